@@ -1,0 +1,1 @@
+"""Baselines: each maps a batch to the joint feature h."""

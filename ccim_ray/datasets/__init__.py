@@ -1,0 +1,1 @@
+"""Datasets: one record, one file for each dataset."""

@@ -1,0 +1,1 @@
+"""The embedded world: a known causal model, drawn as pictures."""

@@ -1,0 +1,104 @@
+"""What every loader returns: subjects, categories, and what had to be left out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ccim_ray.datasets.subject import Subject
+
+
+@dataclass(slots=True)
+class Defects:
+    """Counts of what a loader found wrong, by kind, with up to five examples of each."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, kind: str, where: str) -> None:
+        """Count one defect of ``kind`` (a few words, such as "unreadable image") found at ``where``."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        shown = self.examples.setdefault(kind, [])
+        if len(shown) < 5:
+            shown.append(where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A dataset as read from disk.
+
+    Attributes:
+        name: "caer_s", "emotic", "groupwalk" or "confounded_scenes".
+        root: absolute folder that image paths are relative to.
+        categories: names in the dataset's canonical order.
+        multi_label: whether a subject may have several categories (metric mAP) or one (metric accuracy).
+        subjects: the usable subjects, in a deterministic order.
+        defects: what was left out or repaired.
+        annotation_digest: sha256 of the annotation files that were read.
+    """
+
+    name: str
+    root: Path
+    categories: tuple[str, ...]
+    multi_label: bool
+    subjects: tuple[Subject, ...]
+    defects: Defects
+    annotation_digest: str
+
+    @property
+    def metric(self) -> str:
+        """The paper's metric for this dataset (section 4.1): "mAP" or "accuracy"."""
+        return "mAP" if self.multi_label else "accuracy"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that hold a subject, in the order train, val, then the test splits as they come."""
+        found = dict.fromkeys(subject.split for subject in self.subjects)
+        first = [name for name in ("train", "val") if name in found]
+        return (*first, *sorted((name for name in found if name not in first), key=_split_rank))
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """Splits whose name starts with "test"."""
+        return tuple(name for name in self.splits if name.startswith("test"))
+
+    @cached_property
+    def targets(self) -> npt.NDArray[np.float32]:
+        """Multi-hot labels (S, K), float32, rows in the order of ``subjects``."""
+        column = {name: k for k, name in enumerate(self.categories)}
+        targets_SK = np.zeros((len(self.subjects), len(self.categories)), np.float32)
+        for row, subject in enumerate(self.subjects):
+            for label in subject.labels:
+                targets_SK[row, column[label]] = 1.0
+        return targets_SK
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over records, categories and annotation: changes whenever a result could."""
+        digest = hashlib.sha256()
+        head: Mapping[str, object] = {
+            "categories": self.categories,
+            "multi_label": self.multi_label,
+            "annotation": self.annotation_digest,
+        }
+        digest.update(json.dumps(head, sort_keys=True).encode())
+        for subject in self.subjects:
+            digest.update(json.dumps(asdict(subject), sort_keys=True).encode())
+            try:
+                size = (self.root / subject.image).stat().st_size
+            except OSError:
+                size = -1  # a missing image is counted when it is read
+            digest.update(str(size).encode())
+        return digest.hexdigest()
+
+
+def _split_rank(name: str) -> tuple[int, str]:
+    order = ("test", "test_id", "test_do", "test_anti")
+    return (order.index(name) if name in order else len(order), name)

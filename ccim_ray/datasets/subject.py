@@ -1,0 +1,112 @@
+"""The one record that runs through everything: a person annotated in an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels: 0-based, half-open, clipped to the decoded image."""
+
+Point = tuple[float, float]
+
+SUBJECT_SCHEMA = pa.schema(
+    [
+        pa.field("subject_id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("body_box", pa.list_(pa.float64(), 4), nullable=False),
+        pa.field("face_box", pa.list_(pa.float64(), 4)),
+        pa.field("other_boxes", pa.list_(pa.list_(pa.float64(), 4)), nullable=False),
+        pa.field("keypoints", pa.list_(pa.list_(pa.float64(), 2))),
+        pa.field("depth", pa.string()),
+        pa.field("labels", pa.list_(pa.string()), nullable=False),
+        pa.field("scene", pa.string()),
+        pa.field("video", pa.string()),
+        pa.field("frame", pa.int64()),
+        pa.field("box_source", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """One annotated person.
+
+    Attributes:
+        subject_id: unique within the dataset, stable across runs.
+        image: path of the picture relative to the dataset's root, with forward slashes.
+        width, height: size of the decoded image in pixels.
+        split: "train", "val", "test", or the embedded world's "test_id", "test_do", "test_anti".
+        body_box: the person's box.
+        face_box: the person's face, where known.
+        other_boxes: boxes of the other people in the image.
+        keypoints: 18 points (x, y) in pixels in the OpenPose COCO order, where known.
+        depth: path of a depth picture relative to the root, where there is one.
+        labels: names of the categories that hold; one for single-label datasets.
+        scene, video, frame: where known.
+        box_source: where body_box comes from: "annotation", "user", "face", or a detector's name.
+    """
+
+    subject_id: str
+    image: str
+    width: int
+    height: int
+    split: str
+    body_box: Box
+    labels: tuple[str, ...]
+    box_source: str
+    face_box: Box | None = None
+    other_boxes: tuple[Box, ...] = ()
+    keypoints: tuple[Point, ...] | None = None
+    depth: str | None = None
+    scene: str | None = None
+    video: str | None = None
+    frame: int | None = None
+
+
+def clip_box(box: Iterable[float], width: int, height: int) -> Box | None:
+    """Clip a half-open box to an image of ``width`` x ``height`` pixels.
+
+    Returns None where nothing of at least one pixel on each side is left, or where a number is not finite.
+    """
+    x1, y1, x2, y2 = (float(value) for value in box)
+    if not all(math.isfinite(value) for value in (x1, y1, x2, y2)):
+        return None
+    x1, y1, x2, y2 = max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)
+    if x2 - x1 < 1 or y2 - y1 < 1:
+        return None
+    return x1, y1, x2, y2
+
+
+def subjects_to_table(subjects: Iterable[Subject]) -> pa.Table:
+    """Arrow table of SUBJECT_SCHEMA, one row a subject."""
+    return pa.Table.from_pylist([asdict(subject) for subject in subjects], schema=SUBJECT_SCHEMA)
+
+
+def subjects_from_table(table: pa.Table) -> tuple[Subject, ...]:
+    """The inverse of subjects_to_table."""
+    return tuple(_subject_from_row(row) for row in table.to_pylist())
+
+
+def _subject_from_row(row: dict) -> Subject:  # type: ignore[type-arg]
+    optional = {name: row[name] for name in ("depth", "scene", "video", "frame")}
+    return Subject(
+        subject_id=row["subject_id"],
+        image=row["image"],
+        width=row["width"],
+        height=row["height"],
+        split=row["split"],
+        body_box=tuple(row["body_box"]),
+        labels=tuple(row["labels"]),
+        box_source=row["box_source"],
+        face_box=tuple(row["face_box"]) if row["face_box"] is not None else None,
+        other_boxes=tuple(tuple(box) for box in row["other_boxes"]),
+        keypoints=tuple(tuple(point) for point in row["keypoints"]) if row["keypoints"] is not None else None,
+        **optional,
+    )

@@ -1,0 +1,1 @@
+"""Pre-trained parts: backbones and their weights."""
