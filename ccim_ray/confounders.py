@@ -1,0 +1,274 @@
+"""The confounder dictionary: context prototypes Z and their prior P(z) (section 3.3 of the paper).
+
+Shape suffixes: M context features, D width of a feature (d), P principal components, N prototypes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ccim_ray.errors import RequestError
+
+FORMAT_VERSION = 1
+_METADATA_KEY = "confounder_dictionary"
+_PRIOR_SUM_TOLERANCE = 1e-4
+
+Features = npt.NDArray[np.floating] | Tensor
+"""Context features, one row a training sample."""
+
+
+@dataclass(frozen=True, eq=False)
+class ConfounderDictionary:
+    """Z = [z_1 ... z_N] and P(z).
+
+    Attributes:
+        prototypes_ND: (N, d) float, one context prototype a row; float32 from every constructor below.
+        prior_N: (N,) float, P(z_i), sums to one.
+        provenance: how it was made, as text.
+
+    Raises ValueError where the tensors do not make a dictionary (see check_dictionary).
+    """
+
+    prototypes_ND: Tensor
+    prior_N: Tensor
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_dictionary(self.prototypes_ND, self.prior_N)
+        for key, value in self.provenance.items():
+            if not (isinstance(key, str) and isinstance(value, str)):
+                raise ValueError(f"provenance must map text to text, found {key!r}: {value!r}")
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return self.prototypes_ND.shape[0]
+
+    @property
+    def feature_dim(self) -> int:
+        """d."""
+        return self.prototypes_ND.shape[1]
+
+    @classmethod
+    def fit(
+        cls, features_MD: Features, size: int, seed: int = 0, pca_components: int = 256, n_init: int = 1
+    ) -> ConfounderDictionary:
+        """The dictionary of one size; see fit_dictionaries."""
+        return fit_dictionaries(features_MD, [size], seed, pca_components, n_init)[size]
+
+    @classmethod
+    def random(
+        cls, size: int, feature_dim: int, seed: int = 0, like_features_MD: Features | None = None
+    ) -> Self:
+        """The "random Z" control of Table 4: normal prototypes and a uniform prior.
+
+        Dimension by dimension, the prototypes have the mean and standard deviation of ``like_features_MD``,
+        or 0 and 1 without it. The paper does not say which; the provenance does. Raises ValueError where the
+        features' width is not ``feature_dim``, RequestError where they are not finite.
+        """
+        if size < 1 or feature_dim < 1:
+            raise ValueError(f"size and feature_dim must be at least 1, found {size} and {feature_dim}")
+        values_ND = np.random.default_rng(seed).standard_normal((size, feature_dim))
+        provenance = {"source": "random", "seed": str(seed), "distribution": "normal(0, 1)"}
+        if like_features_MD is not None:
+            features = _checked_features(like_features_MD)
+            if features.shape[1] != feature_dim:
+                raise ValueError(f"features are {features.shape[1]} wide, feature_dim is {feature_dim}")
+            values_ND = features.mean(0, dtype=np.float64) + values_ND * features.std(0, dtype=np.float64)
+            provenance["distribution"] = f"normal like {len(features)} features, each dimension by itself"
+        return cls(torch.from_numpy(values_ND.astype(np.float32)), torch.full((size,), 1 / size), provenance)
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file atomically: two tensors and, as metadata, the provenance in JSON."""
+        from safetensors.torch import save
+
+        tensors = {
+            "prototypes_ND": self.prototypes_ND.detach().cpu().contiguous(),
+            "prior_N": self.prior_N.detach().cpu().contiguous(),
+        }
+        # One key, because safetensors writes several in an order that changes from call to call.
+        description = json.dumps(
+            {"format": FORMAT_VERSION, "provenance": dict(self.provenance)}, sort_keys=True
+        )
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            unfinished.write_bytes(save(tensors, {_METADATA_KEY: description}))
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what save wrote. Raises RequestError where the file is missing, damaged or something else."""
+        from safetensors import SafetensorError, safe_open
+
+        if not Path(path).is_file():
+            raise RequestError(f"{path}: no such dictionary file; build it with jobs/build_dictionary.py")
+        try:
+            with safe_open(path, framework="pt") as file:
+                description = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError) as error:
+            raise RequestError(f"{path}: not a readable dictionary file ({error}); build it again") from error
+        version = description.get("format")
+        if version != FORMAT_VERSION:
+            raise RequestError(
+                f"{path}: not a dictionary file of format {FORMAT_VERSION} (found {version}); build it again"
+            )
+        try:
+            return cls(tensors["prototypes_ND"], tensors["prior_N"], description["provenance"])
+        except (KeyError, ValueError) as error:
+            raise RequestError(f"{path}: not a valid dictionary ({error}); build it again") from error
+
+
+def check_dictionary(prototypes_ND: Tensor, prior_N: Tensor) -> None:
+    """Raise ValueError, in one line, unless the two tensors make a dictionary.
+
+    Prototypes are a finite floating (N, d) with N, d >= 1; the prior is a finite, non-negative floating (N,)
+    that sums to one within 1e-4. A prior of shape (N, 1) is refused: broadcast, it can hit the wrong axis.
+    """
+    if prototypes_ND.ndim != 2 or prototypes_ND.numel() == 0:
+        raise ValueError(f"prototypes must be a non-empty (N, d), found {tuple(prototypes_ND.shape)}")
+    if prior_N.shape != prototypes_ND.shape[:1]:
+        raise ValueError(f"prior must be ({len(prototypes_ND)},), found {tuple(prior_N.shape)}")
+    for name, tensor in (("prototypes", prototypes_ND), ("prior", prior_N)):
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be floating point, found {tensor.dtype}")
+        bad = int((~tensor.isfinite()).sum())
+        if bad:
+            raise ValueError(f"{name} must be finite, found {bad} of {tensor.numel()} values that are not")
+    if bool((prior_N < 0).any()):
+        raise ValueError(f"prior must not be negative, found {prior_N.min().item():g}")
+    total = prior_N.double().sum().item()
+    if abs(total - 1) > _PRIOR_SUM_TOLERANCE:
+        raise ValueError(f"prior must sum to 1, found {total:g}")
+
+
+def fit_dictionaries(
+    features_MD: Features, sizes: Sequence[int], seed: int = 0, pca_components: int = 256, n_init: int = 1
+) -> dict[int, ConfounderDictionary]:
+    """A dictionary for each size N, from one PCA ("K-Means++ with principle component analysis").
+
+    Features are projected on min(pca_components, d, M) principal components, without whitening, and
+    clustered there by K-Means++ and Lloyd's iterations. z_i is the mean of the ORIGINAL features of cluster
+    i, summed in float64; P(z_i) = N_i / N_m. The paper states neither the number of components nor of
+    restarts; both are recorded in the provenance. One K-Means++ start (``n_init=1``, scikit-learn's "auto")
+    takes seconds at the paper's sizes, ten take ten times as long.
+
+    A size's result does not depend on the other sizes asked for. With one thread (OMP_NUM_THREADS=1) the same
+    features and seed give the same bits; with several, sums in K-Means may be taken in another order.
+
+    Args:
+        features_MD: (M, d), floating, one row a training sample (N_m = M).
+        sizes: the N wanted.
+        seed: of the K-Means++ draws.
+
+    Raises RequestError where a feature is not finite, where M or the number of distinct features is below N,
+    or where all features are equal.
+    """
+    features = _checked_features(features_MD)
+    _check_sizes(sizes, features)
+    projected_MP, explained = _project(features, min(pca_components, *features.shape))
+    common = {
+        "source": "K-Means++ and Lloyd on PCA, mean of the original features",
+        "seed": str(seed),
+        "features": str(len(features)),
+        "pca_components": str(projected_MP.shape[1]),
+        "pca_explained_variance": f"{explained:.6f}",
+        "n_init": str(n_init),
+    }
+    return {size: _cluster(features, projected_MP, size, seed, n_init, common) for size in sizes}
+
+
+def _cluster(
+    features: npt.NDArray[np.float32],
+    projected_MP: npt.NDArray[np.float32],
+    size: int,
+    seed: int,
+    n_init: int,
+    common: Mapping[str, str],
+) -> ConfounderDictionary:
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    kmeans = KMeans(size, init="k-means++", n_init=n_init, algorithm="lloyd", random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it announces empty clusters, an error below
+        cluster_M = kmeans.fit(projected_MP).labels_
+    count_N = np.bincount(cluster_M, minlength=size)
+    if count_N.min() == 0:
+        raise RequestError(
+            f"{np.count_nonzero(count_N == 0)} of {size} clusters are empty, the context features are too "
+            "much alike; give a smaller --sizes"
+        )
+    members = np.split(np.argsort(cluster_M, kind="stable"), np.cumsum(count_N)[:-1])
+    prototypes_ND = np.stack([features[rows].mean(0, dtype=np.float64) for rows in members])
+    return ConfounderDictionary(
+        torch.from_numpy(prototypes_ND.astype(np.float32)),
+        torch.from_numpy((count_N / len(features)).astype(np.float32)),
+        {**common, "size": str(size), "iterations": str(kmeans.n_iter_), "inertia": f"{kmeans.inertia_:.6g}"},
+    )
+
+
+def _project(features: npt.NDArray[np.float32], components: int) -> tuple[npt.NDArray[np.float32], float]:
+    """Principal components of the features (M, P), and the share of the variance that they explain."""
+    from sklearn.decomposition import PCA
+
+    # Centred here: the covariance route subtracts the squared mean in float32 and would lose a small spread.
+    centred = features - features.mean(0, dtype=np.float64).astype(np.float32)
+    solver = "covariance_eigh" if features.shape[0] >= features.shape[1] else "full"
+    pca = PCA(components, svd_solver=solver)
+    projected_MP: npt.NDArray[np.float32] = np.ascontiguousarray(pca.fit_transform(centred), np.float32)
+    return projected_MP, float(np.sum(pca.explained_variance_ratio_))
+
+
+def _checked_features(features_MD: Features) -> npt.NDArray[np.float32]:
+    """The features as a contiguous float32 array (M, D)."""
+    if isinstance(features_MD, Tensor):
+        features_MD = features_MD.detach().cpu().float().numpy()
+    if features_MD.ndim != 2 or features_MD.size == 0:
+        raise RequestError(f"context features must be a non-empty (samples, d), found {features_MD.shape}")
+    features = np.ascontiguousarray(features_MD, np.float32)
+    bad_rows = int(np.count_nonzero(~np.isfinite(features).all(axis=1)))
+    if bad_rows:
+        raise RequestError(
+            f"{bad_rows} of {len(features)} context features hold NaN or infinite values; "
+            "extract the features again"
+        )
+    return features
+
+
+def _check_sizes(sizes: Sequence[int], features: npt.NDArray[np.float32]) -> None:
+    if not sizes or min(sizes) < 1:
+        raise RequestError(f"--sizes must be numbers of at least 1, found {list(sizes)}")
+    largest = max(sizes)
+    if largest > len(features):
+        raise RequestError(
+            f"{len(features)} context features cannot make a dictionary of {largest} prototypes; "
+            "give a smaller --sizes"
+        )
+    needed = max(2, largest)
+    distinct: set[bytes] = set()
+    for row in features:
+        row_bytes = (row + 0.0).tobytes()  # adding zero turns -0.0 into 0.0
+        distinct.add(hashlib.blake2b(row_bytes, digest_size=16).digest())
+        if len(distinct) >= needed:
+            return
+    raise RequestError(
+        f"only {len(distinct)} of {len(features)} context features are distinct, too few for a dictionary of "
+        f"{largest} prototypes; give a smaller --sizes"
+    )

@@ -1,0 +1,184 @@
+"""The contextual causal intervention module (CCIM), Eq. 4 to 7 of the paper. Pure torch.
+
+Shape suffixes: B batch, H joint feature (d_h), N prototypes, D context feature (d), A attention (d_n),
+M output (d_m).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ccim_ray.confounders import ConfounderDictionary, check_dictionary
+from ccim_ray.paper import ATTENTION_DIM, OUTPUT_DIM
+
+Attention = Literal["dot_product", "additive"]
+
+CHUNK_ELEMENTS = 2**20
+"""Most elements of one temporary of the additive attention: 4 MiB in float32."""
+
+
+class CCIM(nn.Module):
+    """P(Y | do(X)) at the feature level: W_h h + W_g E_z[g(z)] (Eq. 4).
+
+    E_z[g(z)] = sum_i lambda_i z_i P(z_i) (Eq. 5), where lambda is a softmax over the N prototypes of
+
+    - ``dot_product``: (W_q h)^T (W_k z_i) / sqrt(d) (Eq. 6, with d the width of a prototype, as printed), or
+    - ``additive``: W_t^T tanh(W_q h + W_k z_i) (Eq. 7).
+
+    The values are those of the authors' broadcast form for the same weights; no tensor of B x N x d elements
+    is made. As in the paper, lambda and P(z) each sum to one, so E_z[g(z)] is about 1/N of a prototype.
+
+    Args:
+        joint_dim: d_h, width of the joint feature h.
+        dictionary: prototypes z_i and prior P(z_i). They become the buffers ``dictionary_ND`` and
+            ``prior_N``: moved with the module, saved in its state dict, never trained.
+        output_dim: d_m.
+        attention_dim: d_n.
+        attention: how lambda is computed.
+        use_lambda: False drops lambda ("w/o lambda_i" of Table 4): E_z[g(z)] = sum_i z_i P(z_i), one
+            vector for every sample. There is then no ``query``, ``key`` or ``score``, and ``attention`` has
+            no effect.
+        use_prior: False drops the prior ("w/o P(z_i)"): E_z[g(z)] = sum_i lambda_i z_i. With both False it
+            is the plain sum of the prototypes.
+
+    Attributes:
+        joint_projection, context_projection: W_h and W_g, initialised Xavier normal.
+        query, key: W_q and W_k.
+        score: W_t, additive attention only.
+
+    Linear maps have no bias. Raises ValueError where an argument is out of range or the dictionary invalid.
+    """
+
+    dictionary_ND: Tensor
+    prior_N: Tensor
+
+    def __init__(
+        self,
+        joint_dim: int,
+        dictionary: ConfounderDictionary,
+        output_dim: int = OUTPUT_DIM,
+        attention_dim: int = ATTENTION_DIM,
+        attention: Attention = "dot_product",
+        use_lambda: bool = True,
+        use_prior: bool = True,
+    ) -> None:
+        super().__init__()
+        widths = {"joint_dim": joint_dim, "output_dim": output_dim, "attention_dim": attention_dim}
+        for name, width in widths.items():
+            if width < 1:
+                raise ValueError(f"{name} must be at least 1, found {width}")
+        if attention not in get_args(Attention):
+            raise ValueError(f"attention must be one of {get_args(Attention)}, found {attention!r}")
+        check_dictionary(dictionary.prototypes_ND, dictionary.prior_N)
+        self.joint_dim = joint_dim
+        self.attention = attention
+        self.use_lambda = use_lambda
+        self.use_prior = use_prior
+        self.register_buffer("dictionary_ND", dictionary.prototypes_ND.detach().clone())
+        self.register_buffer("prior_N", dictionary.prior_N.detach().clone())
+        feature_dim = self.dictionary_ND.shape[1]
+        self.joint_projection = nn.Linear(joint_dim, output_dim, bias=False)
+        self.context_projection = nn.Linear(feature_dim, output_dim, bias=False)
+        nn.init.xavier_normal_(self.joint_projection.weight)
+        nn.init.xavier_normal_(self.context_projection.weight)
+        if use_lambda:
+            self.query = nn.Linear(joint_dim, attention_dim, bias=False)
+            self.key = nn.Linear(feature_dim, attention_dim, bias=False)
+            if attention == "additive":
+                self.score = nn.Linear(attention_dim, 1, bias=False)
+
+    def forward(self, joint_BH: Tensor) -> Tensor:
+        """do_x_BM (Eq. 4) of the joint features h. Raises ValueError unless they are (B, joint_dim)."""
+        self._check_joint(joint_BH)
+        joint_BM: Tensor = self.joint_projection(joint_BH)
+        context_BM: Tensor = self.context_projection(self._expected_context(joint_BH))
+        return joint_BM + context_BM
+
+    def lambda_BN(self, joint_BH: Tensor) -> Tensor:  # noqa: N802 (lambda is a keyword)
+        """lambda_i of every sample (Eq. 6 or 7); rows sum to one. All ones where ``use_lambda`` is False."""
+        self._check_joint(joint_BH)
+        if not self.use_lambda:
+            return torch.ones_like(self.prior_N).expand(len(joint_BH), -1)
+        query_BA: Tensor = self.query(joint_BH)
+        key_NA: Tensor = self.key(self.dictionary_ND)
+        if self.attention == "dot_product":
+            logits_BN = query_BA @ key_NA.T / math.sqrt(self.dictionary_ND.shape[1])
+        else:
+            logits_BN = additive_scores(query_BA, key_NA, self.score.weight[0])
+        return logits_BN.softmax(dim=-1)
+
+    def _expected_context(self, joint_BH: Tensor) -> Tensor:
+        """E_z[g(z)] (Eq. 5): (B, D), or (1, D) where it does not depend on the sample."""
+        weights_BN = self.lambda_BN(joint_BH) if self.use_lambda else torch.ones_like(self.prior_N)[None]
+        if self.use_prior:
+            weights_BN = weights_BN * self.prior_N
+        return weights_BN @ self.dictionary_ND
+
+    def _check_joint(self, joint_BH: Tensor) -> None:
+        if joint_BH.ndim != 2 or joint_BH.shape[1] != self.joint_dim:
+            raise ValueError(
+                f"joint feature must be (batch, {self.joint_dim}), found {tuple(joint_BH.shape)}"
+            )
+
+    def extra_repr(self) -> str:
+        size, feature_dim = self.dictionary_ND.shape
+        return (
+            f"size={size}, feature_dim={feature_dim}, attention={self.attention}, "
+            f"use_lambda={self.use_lambda}, use_prior={self.use_prior}"
+        )
+
+
+def additive_scores(query_BA: Tensor, key_NA: Tensor, weight_A: Tensor) -> Tensor:
+    """scores_BN = sum_a weight_a tanh(query_ba + key_na), the logits of Eq. 7, differentiable once.
+
+    Temporaries hold at most max(CHUNK_ELEMENTS, B x A) elements, in the backward pass too. Under autocast the
+    computation stays in the dtype of ``weight_A``.
+    """
+    with torch.autocast(device_type=weight_A.device.type, enabled=False):
+        dtype = weight_A.dtype
+        scores_BN: Tensor = _AdditiveScores.apply(query_BA.to(dtype), key_NA.to(dtype), weight_A)
+    return scores_BN
+
+
+class _AdditiveScores(torch.autograd.Function):
+    """Works on a few prototypes at a time and recomputes tanh in the backward pass instead of keeping it."""
+
+    @staticmethod
+    def forward(query_BA: Tensor, key_NA: Tensor, weight_A: Tensor) -> Tensor:
+        scores_BN = query_BA.new_empty(len(query_BA), len(key_NA))
+        for chunk in _prototype_chunks(query_BA, key_NA):
+            scores_BN[:, chunk] = _tanh_of_sums(query_BA, key_NA[chunk]) @ weight_A
+        return scores_BN
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query_BA, key_NA, weight_A = ctx.saved_tensors
+        grad_query_BA, grad_key_NA = torch.zeros_like(query_BA), torch.empty_like(key_NA)
+        grad_weight_A = torch.zeros_like(weight_A)
+        for chunk in _prototype_chunks(query_BA, key_NA):
+            tanh_BCA, grad_BC = _tanh_of_sums(query_BA, key_NA[chunk]), grad_BN[:, chunk]
+            grad_weight_A += grad_BC.flatten() @ tanh_BCA.flatten(0, 1)
+            # d tanh(x) = 1 - tanh(x)^2; the factor weight_a does not depend on b or n and comes last.
+            slope_BCA = tanh_BCA.square_().neg_().add_(1).mul_(grad_BC[:, :, None])
+            grad_query_BA += slope_BCA.sum(1)
+            grad_key_NA[chunk] = slope_BCA.sum(0)
+        return grad_query_BA * weight_A, grad_key_NA * weight_A, grad_weight_A
+
+
+def _tanh_of_sums(query_BA: Tensor, key_CA: Tensor) -> Tensor:
+    return (query_BA[:, None] + key_CA).tanh_()
+
+
+def _prototype_chunks(query_BA: Tensor, key_NA: Tensor) -> list[slice]:
+    step = max(1, CHUNK_ELEMENTS // max(1, query_BA.numel()))
+    return [slice(start, start + step) for start in range(0, len(key_NA), step)]

@@ -1,0 +1,160 @@
+"""Metrics against references written as plain loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ccim_ray.metrics import (
+    GroupMetric,
+    average_precision,
+    by_group,
+    chance,
+    eleven_point_average_precision,
+    evaluate,
+    worst_group,
+)
+
+# Scores from a handful of values, so that most examples have ties.
+ranked_subjects = st.lists(
+    st.tuples(st.sampled_from([-2.0, -0.5, 0.0, 0.25, 1.0, 3.0]), st.integers(0, 1)), min_size=1, max_size=30
+).filter(lambda rows: any(target for _, target in rows))
+
+
+def operating_points(scores, targets):
+    """(recall hits, precision) at every threshold, from the highest; subjects with equal scores together."""
+    points = []
+    for threshold in sorted(set(scores), reverse=True):
+        taken = [target for score, target in zip(scores, targets, strict=True) if score >= threshold]
+        points.append((sum(taken), sum(taken) / len(taken)))
+    return points
+
+
+@settings(deadline=None)
+@given(ranked_subjects)
+def test_average_precision_is_the_sum_over_thresholds(rows):
+    scores, targets = zip(*rows, strict=True)
+    expected, previous = 0.0, 0
+    for hits, precision in operating_points(scores, targets):
+        expected += (hits - previous) / sum(targets) * precision
+        previous = hits
+    assert average_precision(np.array(scores), np.array(targets)) == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(ranked_subjects)
+def test_eleven_point_average_precision_is_the_mean_of_best_precisions(rows):
+    scores, targets = zip(*rows, strict=True)
+    points = operating_points(scores, targets)
+    best = [
+        max(precision for hits, precision in points if 10 * hits >= tenths * sum(targets))
+        for tenths in range(11)
+    ]
+    expected = sum(best) / 11
+    assert eleven_point_average_precision(np.array(scores), np.array(targets)) == pytest.approx(expected)
+
+
+def test_eleven_point_counts_a_recall_that_is_reached_exactly():
+    # 10 positives at ranks 1-3, then 7 negatives, then the other positives: precision 1 up to recall 0.3.
+    targets = np.array([1] * 3 + [0] * 7 + [1] * 7)
+    value = eleven_point_average_precision(-np.arange(17.0), targets)
+    assert value == pytest.approx((4 + 7 * 10 / 17) / 11)
+
+
+def test_multi_label_leaves_out_a_category_without_positives():
+    scores = np.array([[2.0, 1, 0.5], [1.0, 3, 0.1], [0.0, 2, 0.9]])
+    targets = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    result = evaluate(scores, targets, ["Peace", "Doubt/Confusion", "Pain"], multi_label=True)
+    assert list(result) == ["mAP", "mAP_11_point", "AP/Peace", "AP/Doubt/Confusion"]
+    assert result["AP/Peace"] == pytest.approx((1 + 2 / 3) / 2)
+    assert result["AP/Doubt/Confusion"] == 1
+    assert result["mAP"] == pytest.approx((5 / 6 + 1) / 2)
+    assert all(type(value) is float for value in result.values())
+
+
+def test_single_label_reports_accuracy_and_recall_of_present_categories():
+    targets = np.eye(4)[[0, 0, 0, 1, 2]]
+    scores = np.eye(4)[[0, 0, 3, 1, 0]] * 5 - 2
+    result = evaluate(scores, targets, ["Angry", "Happy", "Neutral", "Sad"], multi_label=False)
+    assert result == pytest.approx(
+        {"accuracy": 3 / 5, "recall/Angry": 2 / 3, "recall/Happy": 1, "recall/Neutral": 0}
+    )
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000), multi_label=st.booleans())
+def test_logits_and_probabilities_score_the_same(seed, multi_label):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(20, 3)).round(1)
+    targets = rng.integers(0, 2, (20, 3)) if multi_label else np.eye(3)[rng.integers(0, 3, 20)]
+    if multi_label:
+        probabilities = 1 / (1 + np.exp(-logits))
+    else:
+        probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    names = ["a", "b", "c"]
+    assert evaluate(logits, targets, names, multi_label) == evaluate(
+        probabilities, targets, names, multi_label
+    )
+
+
+def test_chance_is_prevalence_or_the_majority():
+    targets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0]])
+    row = chance(targets, ["a", "b", "c"], multi_label=True)
+    assert row == pytest.approx({"mAP": 0.5, "AP/a": 0.75, "AP/b": 0.25})
+    row = chance(np.eye(4)[[1, 1, 2, 0, 1]], list("abcd"), multi_label=False)
+    assert row == pytest.approx({"accuracy": 0.6, "accuracy_uniform": 0.25})
+
+
+def test_random_scores_come_out_at_chance():
+    rng = np.random.default_rng(0)
+    targets = (rng.random((20_000, 3)) < [0.05, 0.3, 0.8]).astype(np.float32)
+    result = evaluate(rng.normal(size=targets.shape), targets, ["a", "b", "c"], multi_label=True)
+    for key, value in chance(targets, ["a", "b", "c"], multi_label=True).items():
+        assert result[key] == pytest.approx(value, abs=0.02)
+
+
+def test_groups_are_scored_apart_and_the_worst_is_found():
+    names = ["Happy", "Sad"]
+    targets = np.eye(2)[[0, 0, 1, 1, 0, 1]]
+    scores = np.eye(2)[[0, 0, 1, 0, 1, 0]]
+    groups = ["park", "park", "park", "ward", "ward", None]
+    found = by_group(scores, targets, groups, names, multi_label=False)
+    assert found == {"park": GroupMetric(1.0, 3), "ward": GroupMetric(0.0, 2)}
+    assert worst_group(found, min_subjects=2) == ("ward", GroupMetric(0.0, 2))
+    assert worst_group(found, min_subjects=3) == ("park", GroupMetric(1.0, 3))
+    assert worst_group(found, min_subjects=4) is None
+
+
+def test_a_group_has_the_map_of_its_own_subjects():
+    rng = np.random.default_rng(0)
+    scores, targets = rng.normal(size=(40, 3)), rng.integers(0, 2, (40, 3))
+    targets[30:] = 0
+    groups = [f"scene {row // 10}" for row in range(40)]
+    found = by_group(scores, targets, groups, ["a", "b", "c"], multi_label=True)
+    assert set(found) == {"scene 0", "scene 1", "scene 2"}
+    for k in range(3):
+        rows = slice(10 * k, 10 * k + 10)
+        alone = evaluate(scores[rows], targets[rows], ["a", "b", "c"], multi_label=True)
+        assert found[f"scene {k}"] == GroupMetric(alone["mAP"], 10)
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets", "multi_label", "message"),
+    [
+        (np.zeros((3, 2)), np.ones((2, 2)), True, "alike"),
+        (np.zeros((3, 3)), np.ones((3, 3)), True, "3 columns for 2 categories"),
+        (np.array([[np.nan, 1], [np.inf, 0]]), np.ones((2, 2)), True, "^2 of 4 scores are NaN or infinite"),
+        (np.zeros((2, 2)), np.full((2, 2), 0.5), True, "0 or 1"),
+        (np.zeros((2, 2)), np.zeros((2, 2)), True, "none of 2 subjects has a category"),
+        (np.zeros((0, 2)), np.zeros((0, 2)), False, "none of 0 subjects"),
+        (np.zeros((2, 2)), np.array([[1, 1], [1, 0]]), False, "^1 of 2 subjects do not have exactly one"),
+    ],
+)
+def test_refuses_arrays_that_cannot_be_scored(scores, targets, multi_label, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(scores, targets, ["a", "b"], multi_label)
+
+
+def test_refuses_groups_of_another_length():
+    with pytest.raises(ValueError, match="1 groups for 2 subjects"):
+        by_group(np.zeros((2, 2)), np.eye(2), ["park"], ["a", "b"], multi_label=False)
