@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -68,6 +68,17 @@ class Dataset:
     def test_splits(self) -> tuple[str, ...]:
         """Splits whose name starts with "test"."""
         return tuple(name for name in self.splits if name.startswith("test"))
+
+    def limited(self, subject_limit: int) -> Dataset:
+        """A copy with at most ``subject_limit`` subjects a split, chosen by a hash of their ids, order kept."""
+        ranked = sorted(self.subjects, key=lambda subject: hashlib.sha256(subject.subject_id.encode()).digest())
+        taken: dict[str, int] = {}
+        chosen = set()
+        for subject in ranked:
+            taken[subject.split] = taken.get(subject.split, 0) + 1
+            if taken[subject.split] <= subject_limit:
+                chosen.add(subject.subject_id)
+        return replace(self, subjects=tuple(s for s in self.subjects if s.subject_id in chosen))
 
     @cached_property
     def targets(self) -> npt.NDArray[np.float32]:

@@ -1,0 +1,107 @@
+"""Reads an embedded world as what it imitates, and joins what only its maker knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from ccim_ray.datasets.annotation_files import digest_files
+from ccim_ray.datasets.caer_s import load_caer_s
+from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.datasets.confounded_scenes.world import load_truth
+from ccim_ray.datasets.dataset import Dataset, Defects
+from ccim_ray.datasets.emotic import load_emotic
+from ccim_ray.datasets.subject import Box, Subject, clip_box
+from ccim_ray.errors import RequestError
+
+WORLD_FILE = "world.json"
+TRUTH_FILE = "truth.parquet"
+
+_REAL_LOADERS: dict[str, Callable[[Path], Dataset]] = {"caer_s": load_caer_s, "emotic": load_emotic}
+
+
+def load_confounded_scenes(root: Path) -> Dataset:
+    """Read an embedded world with the loader of the dataset whose format it is written in.
+
+    By ``subject_id`` the truth adds face_box, keypoints, other_boxes, depth and scene.
+
+    Raises:
+        RequestError: ``world.json`` or ``truth.parquet`` is missing or malformed, the world imitates a
+            dataset without a loader, the truth and the pictures disagree, or the real loader refuses the
+            files.
+    """
+    root = root.resolve()
+    settings = _read_settings(root / WORLD_FILE)
+    if settings.like not in _REAL_LOADERS:
+        raise RequestError(
+            f"{root / WORLD_FILE}: a world like {settings.like!r} cannot be read yet; "
+            f"make one like {' or '.join(_REAL_LOADERS)}"
+        )
+    if not (root / TRUTH_FILE).is_file():
+        raise RequestError(f"{root / TRUTH_FILE}: no such file; make the world again")
+    real = _REAL_LOADERS[settings.like](root)
+    try:
+        truth = {row["subject_id"]: row for row in load_truth(root).to_pylist()}
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise RequestError(f"{root / TRUTH_FILE}: cannot be read ({error}); make the world again") from error
+    own_digest = digest_files(root, [root / WORLD_FILE, root / TRUTH_FILE])
+    return replace(
+        real,
+        name="confounded_scenes",
+        subjects=_joined(real.subjects, truth, root / TRUTH_FILE, real.defects),
+        annotation_digest=f"{settings.like}:{real.annotation_digest}:{own_digest}",
+    )
+
+
+def _read_settings(path: Path) -> WorldSettings:
+    try:
+        return WorldSettings.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise RequestError(
+            f"{path}: cannot be read ({error.strerror}); make a world with jobs/make_confounded_scenes.py, "
+            "or correct --data-root"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise RequestError(f"{path}: {where}: {first['msg']}; make the world again") from error
+
+
+def _joined(
+    subjects: Iterable[Subject], truth: dict[str, dict[str, Any]], path: Path, defects: Defects
+) -> tuple[Subject, ...]:
+    joined = []
+    for subject in subjects:
+        row = truth.pop(subject.subject_id, None)
+        if row is None:
+            raise RequestError(f"{path}: no row for {subject.subject_id}; make the world again")
+        if row["split"] != subject.split:
+            raise RequestError(
+                f"{path}: {subject.subject_id} is in {row['split']}, the dataset's files say "
+                f"{subject.split}; make the world again"
+            )
+        joined.append(_with_truth(subject, row))
+    for subject_id in truth:
+        defects.add("subject of the truth that could not be read", subject_id)
+    return tuple(joined)
+
+
+def _with_truth(subject: Subject, row: dict[str, Any]) -> Subject:
+    def clipped(box: Iterable[float] | None) -> Box | None:
+        return None if box is None else clip_box(box, subject.width, subject.height)
+
+    others = (clipped(box) for box in row["other_boxes"] or ())
+    keypoints = row["keypoints"]
+    return replace(
+        subject,
+        face_box=clipped(row["face_box"]),
+        keypoints=None if keypoints is None else tuple((float(x), float(y)) for x, y in keypoints),
+        other_boxes=tuple(box for box in others if box is not None),
+        depth=row["depth"],
+        scene=row["scene"],
+    )
