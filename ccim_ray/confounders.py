@@ -69,9 +69,7 @@ class ConfounderDictionary:
         return fit_dictionaries(features_MD, [size], seed, pca_components, n_init)[size]
 
     @classmethod
-    def random(
-        cls, size: int, feature_dim: int, seed: int = 0, like_features_MD: Features | None = None
-    ) -> Self:
+    def random(cls, size: int, feature_dim: int, seed: int = 0, like_features_MD: Features | None = None) -> Self:
         """The "random Z" control of Table 4: normal prototypes and a uniform prior.
 
         Dimension by dimension, the prototypes have the mean and standard deviation of ``like_features_MD``,
@@ -99,9 +97,7 @@ class ConfounderDictionary:
             "prior_N": self.prior_N.detach().cpu().contiguous(),
         }
         # One key, because safetensors writes several in an order that changes from call to call.
-        description = json.dumps(
-            {"format": FORMAT_VERSION, "provenance": dict(self.provenance)}, sort_keys=True
-        )
+        description = json.dumps({"format": FORMAT_VERSION, "provenance": dict(self.provenance)}, sort_keys=True)
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -246,8 +242,7 @@ def _checked_features(features_MD: Features) -> npt.NDArray[np.float32]:
     bad_rows = int(np.count_nonzero(~np.isfinite(features).all(axis=1)))
     if bad_rows:
         raise RequestError(
-            f"{bad_rows} of {len(features)} context features hold NaN or infinite values; "
-            "extract the features again"
+            f"{bad_rows} of {len(features)} context features hold NaN or infinite values; extract the features again"
         )
     return features
 
@@ -258,8 +253,7 @@ def _check_sizes(sizes: Sequence[int], features: npt.NDArray[np.float32]) -> Non
     largest = max(sizes)
     if largest > len(features):
         raise RequestError(
-            f"{len(features)} context features cannot make a dictionary of {largest} prototypes; "
-            "give a smaller --sizes"
+            f"{len(features)} context features cannot make a dictionary of {largest} prototypes; give a smaller --sizes"
         )
     needed = max(2, largest)
     distinct: set[bytes] = set()

@@ -121,9 +121,7 @@ class CCIM(nn.Module):
 
     def _check_joint(self, joint_BH: Tensor) -> None:
         if joint_BH.ndim != 2 or joint_BH.shape[1] != self.joint_dim:
-            raise ValueError(
-                f"joint feature must be (batch, {self.joint_dim}), found {tuple(joint_BH.shape)}"
-            )
+            raise ValueError(f"joint feature must be (batch, {self.joint_dim}), found {tuple(joint_BH.shape)}")
 
     def extra_repr(self) -> str:
         size, feature_dim = self.dictionary_ND.shape

@@ -25,9 +25,7 @@ class GroupMetric:
     subjects: int
 
 
-def evaluate(
-    scores_SK: Array, targets_SK: Array, categories: Sequence[str], multi_label: bool
-) -> dict[str, float]:
+def evaluate(scores_SK: Array, targets_SK: Array, categories: Sequence[str], multi_label: bool) -> dict[str, float]:
     """The metrics of one split.
 
     Args:
@@ -106,9 +104,7 @@ def by_group(
     return found
 
 
-def worst_group(
-    groups: Mapping[Hashable, GroupMetric], min_subjects: int
-) -> tuple[Hashable, GroupMetric] | None:
+def worst_group(groups: Mapping[Hashable, GroupMetric], min_subjects: int) -> tuple[Hashable, GroupMetric] | None:
     """The group with the lowest value among those of at least ``min_subjects``; None where there is none."""
     large = [(group, metric) for group, metric in groups.items() if metric.subjects >= min_subjects]
     return min(large, key=lambda item: item[1].value, default=None)
@@ -157,9 +153,7 @@ def _defined(targets_SK: Array) -> list[int]:
 
 def _check(scores_SK: Array, targets_SK: Array, categories: Sequence[str], multi_label: bool) -> None:
     if scores_SK.ndim != 2 or scores_SK.shape != targets_SK.shape:
-        raise ValueError(
-            f"scores and targets must be (S, K) alike, found {scores_SK.shape}, {targets_SK.shape}"
-        )
+        raise ValueError(f"scores and targets must be (S, K) alike, found {scores_SK.shape}, {targets_SK.shape}")
     if targets_SK.shape[1] != len(categories):
         raise ValueError(f"targets have {targets_SK.shape[1]} columns for {len(categories)} categories")
     bad = int(np.count_nonzero(~np.isfinite(scores_SK)))

@@ -29,9 +29,7 @@ def make_ccim(attention="dot_product", use_lambda=True, use_prior=True, size=7, 
     widths = {"joint_dim": 5, "feature_dim": 6, "output_dim": 4, "attention_dim": 3, **widths}
     dictionary = make_dictionary(size, widths.pop("feature_dim"))
     torch.manual_seed(1)
-    ccim = CCIM(
-        dictionary=dictionary, attention=attention, use_lambda=use_lambda, use_prior=use_prior, **widths
-    )
+    ccim = CCIM(dictionary=dictionary, attention=attention, use_lambda=use_lambda, use_prior=use_prior, **widths)
     return ccim.double()
 
 
@@ -106,10 +104,7 @@ def test_equals_the_released_formulation_in_outputs_and_gradients(attention, use
 @settings(deadline=None, max_examples=30)
 @given(
     widths=st.fixed_dictionaries(
-        {
-            name: st.integers(1, 6)
-            for name in ("joint_dim", "feature_dim", "output_dim", "attention_dim", "size")
-        }
+        {name: st.integers(1, 6) for name in ("joint_dim", "feature_dim", "output_dim", "attention_dim", "size")}
     ),
     batch=st.integers(1, 5),
     attention=st.sampled_from(ATTENTIONS),

@@ -46,10 +46,7 @@ def test_average_precision_is_the_sum_over_thresholds(rows):
 def test_eleven_point_average_precision_is_the_mean_of_best_precisions(rows):
     scores, targets = zip(*rows, strict=True)
     points = operating_points(scores, targets)
-    best = [
-        max(precision for hits, precision in points if 10 * hits >= tenths * sum(targets))
-        for tenths in range(11)
-    ]
+    best = [max(precision for hits, precision in points if 10 * hits >= tenths * sum(targets)) for tenths in range(11)]
     expected = sum(best) / 11
     assert eleven_point_average_precision(np.array(scores), np.array(targets)) == pytest.approx(expected)
 
@@ -76,9 +73,7 @@ def test_single_label_reports_accuracy_and_recall_of_present_categories():
     targets = np.eye(4)[[0, 0, 0, 1, 2]]
     scores = np.eye(4)[[0, 0, 3, 1, 0]] * 5 - 2
     result = evaluate(scores, targets, ["Angry", "Happy", "Neutral", "Sad"], multi_label=False)
-    assert result == pytest.approx(
-        {"accuracy": 3 / 5, "recall/Angry": 2 / 3, "recall/Happy": 1, "recall/Neutral": 0}
-    )
+    assert result == pytest.approx({"accuracy": 3 / 5, "recall/Angry": 2 / 3, "recall/Happy": 1, "recall/Neutral": 0})
 
 
 @settings(deadline=None, max_examples=30)
@@ -92,9 +87,7 @@ def test_logits_and_probabilities_score_the_same(seed, multi_label):
     else:
         probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     names = ["a", "b", "c"]
-    assert evaluate(logits, targets, names, multi_label) == evaluate(
-        probabilities, targets, names, multi_label
-    )
+    assert evaluate(logits, targets, names, multi_label) == evaluate(probabilities, targets, names, multi_label)
 
 
 def test_chance_is_prevalence_or_the_majority():

@@ -50,8 +50,7 @@ def require_inside(base: Path, path: Path, source: str) -> None:
     real_base, real_path = os.path.realpath(base), os.path.realpath(path)
     if os.path.commonpath([real_base, real_path]) != real_base:
         raise RequestError(
-            f"{source}: {path} is a symbolic link out of {base}, to {real_path}; "
-            "put the file itself into the data root"
+            f"{source}: {path} is a symbolic link out of {base}, to {real_path}; put the file itself into the data root"
         )
 
 

@@ -107,9 +107,7 @@ def _list_pictures(root: Path, defects: Defects) -> list[_Picture]:
                 f"{base / part}: no such folder; --data-root must name the folder that holds "
                 f"{IMAGE_FOLDER}/train and {IMAGE_FOLDER}/test"
             )
-        found = [
-            picture for folder in _folders(base / part) for picture in _pictures_of(base, folder, defects)
-        ]
+        found = [picture for folder in _folders(base / part) for picture in _pictures_of(base, folder, defects)]
         for category in CATEGORIES:
             if not any(picture.category == category for picture in found):
                 defects.add("category without pictures", f"{part}/{category}")
@@ -164,11 +162,7 @@ def _default_splits(pictures: Sequence[_Picture]) -> dict[str, str]:
     for number, category in enumerate(CATEGORIES):
         # By file name, so that it does not matter what the anger folder is called.
         ordered = sorted(
-            (
-                picture.relative
-                for picture in pictures
-                if (picture.part, picture.category) == ("test", category)
-            ),
+            (picture.relative for picture in pictures if (picture.part, picture.category) == ("test", category)),
             key=lambda relative: (relative.rpartition("/")[2], relative),
         )
         shuffled = np.random.default_rng((SPLIT_SEED, number)).permutation(len(ordered))

@@ -62,7 +62,7 @@ class Dataset:
         """Splits that hold a subject, in the order train, val, then the test splits as they come."""
         found = dict.fromkeys(subject.split for subject in self.subjects)
         first = [name for name in ("train", "val") if name in found]
-        return (*first, *sorted((name for name in found if name not in first), key=_split_rank))
+        return (*first, *sorted((name for name in found if name not in first), key=split_rank))
 
     @property
     def test_splits(self) -> tuple[str, ...]:
@@ -110,6 +110,7 @@ class Dataset:
         return digest.hexdigest()
 
 
-def _split_rank(name: str) -> tuple[int, str]:
+def split_rank(name: str) -> tuple[int, str]:
+    """Sort key that puts test splits in the order in which they are read: as trained, then ever further from it."""
     order = ("test", "test_id", "test_do", "test_anti")
     return (order.index(name) if name in order else len(order), name)

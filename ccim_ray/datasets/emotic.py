@@ -119,8 +119,7 @@ def load_emotic(root: Path, *, drop_overlap: bool = True) -> Dataset:
     if not subjects:
         found = ", ".join(f"{count} x {kind}" for kind, count in defects.counts.items())
         raise RequestError(
-            f"{base}: no usable image of the {len(pictures)} that {mat_path} lists ({found}); "
-            "check the download"
+            f"{base}: no usable image of the {len(pictures)} that {mat_path} lists ({found}); check the download"
         )
     files = [path for path in (mat_path, root / SPLIT_FILE) if path.is_file()]
     return Dataset(
@@ -165,9 +164,7 @@ def _read_pictures(mat_path: Path) -> list[_Picture]:
         *(MatReadError, NotImplementedError, ValueError, TypeError, KeyError, IndexError),
         *(OSError, EOFError, OverflowError, MemoryError, struct.error, zlib.error),
     ) as error:
-        raise RequestError(
-            f"{mat_path}: not a readable MATLAB version 5 file ({error}); download it again"
-        ) from error
+        raise RequestError(f"{mat_path}: not a readable MATLAB version 5 file ({error}); download it again") from error
     pictures = []
     for split in _MAT_SPLITS:
         if split not in content:
@@ -204,8 +201,7 @@ class _AnnotationReader:
     def _field(self, item: Any, name: str, where: str) -> Any:
         if not isinstance(item, mat_struct) or name not in item._fieldnames:
             raise RequestError(
-                f"{self.mat_path}: field {name!r} is missing in {where}; "
-                "give an unchanged EMOTIC annotation file"
+                f"{self.mat_path}: field {name!r} is missing in {where}; give an unchanged EMOTIC annotation file"
             )
         return getattr(item, name)
 
@@ -213,9 +209,7 @@ class _AnnotationReader:
         if not isinstance(item, mat_struct):
             return None
         width, height = self._field(item, "n_col", where), self._field(item, "n_row", where)
-        if not all(
-            isinstance(side, int | float | np.number) and math.isfinite(side) for side in (width, height)
-        ):
+        if not all(isinstance(side, int | float | np.number) and math.isfinite(side) for side in (width, height)):
             return None
         return int(width), int(height)
 
@@ -291,9 +285,7 @@ def _without_overlap(pictures: Sequence[_Picture], drop: bool, defects: Defects)
     return settled
 
 
-def _splits(
-    root: Path, base: Path, pictures: Sequence[_Picture], defects: Defects
-) -> Mapping[str, str | None]:
+def _splits(root: Path, base: Path, pictures: Sequence[_Picture], defects: Defects) -> Mapping[str, str | None]:
     """Split of each image to use; None where the .mat file's own split holds."""
     path = root / SPLIT_FILE
     if not path.is_file():

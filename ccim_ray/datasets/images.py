@@ -164,9 +164,7 @@ def crop_body(image_HWC: ImageArray, body_box: Box, side: int) -> ImageArray:
     half = max(x2 - x1, y2 - y1) * CROP_MARGIN / 2
     centre_x, centre_y = (x1 + x2) / 2, (y1 + y2) / 2
     extent = (centre_x - half, centre_y - half, centre_x + half, centre_y + half)
-    crop = Image.fromarray(image_HWC).transform(
-        (side, side), Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR
-    )
+    crop = Image.fromarray(image_HWC).transform((side, side), Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
     return np.array(crop)
 
 

@@ -200,9 +200,7 @@ def test_faces_outside_the_image_are_clipped_or_dropped_and_counted(root):
 
 
 def test_disagreements_of_the_face_file_are_counted(root):
-    (root / "train.txt").write_text(
-        "Angry/0001.png,3,1,1,9,9\nAngry/0001.png,0,2,2,9,9\nAngry/0009.png,0,1,1,9,9\n\n"
-    )
+    (root / "train.txt").write_text("Angry/0001.png,3,1,1,9,9\nAngry/0001.png,0,2,2,9,9\nAngry/0009.png,0,1,1,9,9\n\n")
     dataset = load_caer_s(root)
     (subject,) = dataset.subjects
     assert subject.labels == ("Anger",)

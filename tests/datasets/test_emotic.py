@@ -21,11 +21,7 @@ def test_reads_train_of_one_annotator_and_val_and_test_of_several(emotic):
     dataset = load_emotic(
         emotic.write(
             train=[emotic.picture("a.jpg", emotic.person("train", [11, 6, 40, 30], ["Peace", "Affection"]))],
-            val=[
-                emotic.picture(
-                    "b.jpg", emotic.person("val", [1, 1, 9, 9], ["Fear"], ["Fear", "Pain"], ["Anger"])
-                )
-            ],
+            val=[emotic.picture("b.jpg", emotic.person("val", [1, 1, 9, 9], ["Fear"], ["Fear", "Pain"], ["Anger"]))],
             test=[
                 emotic.picture(
                     "c.jpg",
@@ -118,11 +114,7 @@ def test_same_box_twice_is_counted_and_nobody_is_his_own_neighbour(emotic):
 )
 def test_combined_categories_are_held_against_the_votes(emotic, combined, labels):
     root = emotic.write(
-        test=[
-            emotic.picture(
-                "a.jpg", emotic.person("test", [1, 1, 9, 9], ["Fear"], ["Peace"], combined=combined)
-            )
-        ]
+        test=[emotic.picture("a.jpg", emotic.person("test", [1, 1, 9, 9], ["Fear"], ["Peace"], combined=combined))]
     )
     dataset = load_emotic(root)
     assert dataset.subjects[0].labels == labels
@@ -202,9 +194,7 @@ def test_picture_in_train_and_val_is_left_out_of_train(overlapping):
         "framesdb/images/shared.jpg#0": "val",
     }
     assert dataset.defects.counts == {"image in train and in val: left out of train": 1}
-    assert dataset.defects.examples == {
-        "image in train and in val: left out of train": ["framesdb/images/shared.jpg"]
-    }
+    assert dataset.defects.examples == {"image in train and in val: left out of train": ["framesdb/images/shared.jpg"]}
 
 
 def test_overlap_can_be_kept_with_ids_that_stay_unique(overlapping):
@@ -220,9 +210,7 @@ def test_overlap_can_be_kept_with_ids_that_stay_unique(overlapping):
 def test_split_file_overrides_the_annotation(overlapping):
     (overlapping / "splits.csv").write_text("image,split\nframesdb/images/shared.jpg,test_do\n")
     dataset = load_emotic(overlapping)
-    assert {name: s.split for name, s in by_id(dataset).items()} == {
-        "framesdb/images/shared.jpg#0": "test_do"
-    }
+    assert {name: s.split for name, s in by_id(dataset).items()} == {"framesdb/images/shared.jpg#0": "test_do"}
     assert dataset.defects.examples["image not in splits.csv"] == ["mscoco/images/only.jpg"]
     (overlapping / "splits.csv").write_text("image,split\nframesdb/images/other.jpg,val\n")
     with pytest.raises(RequestError, match=r"splits.csv: unknown image 'framesdb/images/other.jpg'"):

@@ -10,9 +10,7 @@ from ccim_ray.errors import RequestError
 
 def test_unknown_label_is_refused_with_file_person_and_image(emotic):
     root = emotic.write(val=[emotic.picture("a.jpg", emotic.person("val", [1, 1, 9, 9], ["Fear"], ["Joy"]))])
-    with pytest.raises(
-        RequestError, match=r"Annotations.mat: unknown label 'Joy' in val\(1\).person\(1\)"
-    ) as failure:
+    with pytest.raises(RequestError, match=r"Annotations.mat: unknown label 'Joy' in val\(1\).person\(1\)") as failure:
         load_emotic(root)
     assert "a.jpg" in str(failure.value)
     assert "\n" not in str(failure.value)

@@ -92,10 +92,7 @@ HIGHEST = Expression(2, 2, 1.7, 1.3, 1.2, 1.5, 9, 1.5, 1, 1.2, 1.2, 1, 1.2, 1.2,
 def readable_expression(expression_D: npt.NDArray[np.float64], side: int) -> Expression:
     """The expression (18,) within the limits that can be drawn, mirrored where the side is -1."""
     pose = Expression(
-        *(
-            min(max(value, low), high)
-            for value, low, high in zip(expression_D.tolist(), LOWEST, HIGHEST, strict=True)
-        )
+        *(min(max(value, low), high) for value, low, high in zip(expression_D.tolist(), LOWEST, HIGHEST, strict=True))
     )
     if side > 0:
         return pose

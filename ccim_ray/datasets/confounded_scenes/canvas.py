@@ -60,9 +60,7 @@ class Frame:
     def rectangle(self, x1: float, y1: float, x2: float, y2: float, color: Color) -> None:
         """Fill the rectangle between two corners."""
         scale, left, top = self.scale, self.left, self.top
-        self.draw.rectangle(
-            (left + x1 * scale, top + y1 * scale, left + x2 * scale, top + y2 * scale), fill=color
-        )
+        self.draw.rectangle((left + x1 * scale, top + y1 * scale, left + x2 * scale, top + y2 * scale), fill=color)
 
     def outline(self, x1: float, y1: float, x2: float, y2: float, width: float, color: Color) -> None:
         """Draw the border of the rectangle between two corners."""
@@ -75,9 +73,7 @@ class Frame:
         scale = self.scale
         center_x, center_y = self.left + x * scale, self.top + y * scale
         half_x, half_y = radius_x * scale, radius_y * scale
-        self.draw.ellipse(
-            (center_x - half_x, center_y - half_y, center_x + half_x, center_y + half_y), fill=color
-        )
+        self.draw.ellipse((center_x - half_x, center_y - half_y, center_x + half_x, center_y + half_y), fill=color)
 
     def ring(self, x: float, y: float, radius: float, width: float, color: Color) -> None:
         """Draw the border of the circle around (x, y)."""
@@ -115,9 +111,7 @@ class Frame:
         """Draw a line through ``points``, at least one pixel wide; ``rounded`` fills the joints."""
         scale, left, top = self.scale, self.left, self.top
         pixels = [(left + x * scale, top + y * scale) for x, y in points]
-        self.draw.line(
-            pixels, fill=color, width=max(1, int(width * scale)), joint="curve" if rounded else None
-        )
+        self.draw.line(pixels, fill=color, width=max(1, int(width * scale)), joint="curve" if rounded else None)
 
 
 class Canvas(Frame):
@@ -141,8 +135,6 @@ class Canvas(Frame):
         side = self.image.height
         stop_rows = [y * side for y, _ in stops]
         rows = np.arange(side)
-        channels = [
-            np.interp(rows, stop_rows, [color[channel] for _, color in stops]) for channel in range(3)
-        ]
+        channels = [np.interp(rows, stop_rows, [color[channel] for _, color in stops]) for channel in range(3)]
         column_H1C = np.clip(np.stack(channels, axis=1), 0, 255).astype(np.uint8)[:, None, :]
         self.image.paste(Image.fromarray(column_H1C).resize((side, side), Image.Resampling.NEAREST))

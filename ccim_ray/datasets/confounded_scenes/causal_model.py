@@ -194,9 +194,7 @@ class CausalModel:
         self.emotion_given_scene: dict[Environment, Floats] = {
             "id": (1 - settings.bias) * self.marginal_E + settings.bias * self.preference_ZE,
             "do": np.tile(self.marginal_E, (len(self.scene_names), 1)),
-            "anti": _against_preference(
-                self.scene_prior_Z, self.preference_ZE, self.marginal_E, settings.bias
-            ),
+            "anti": _against_preference(self.scene_prior_Z, self.preference_ZE, self.marginal_E, settings.bias),
         }
         self.confusion_EE = _confusion(self.categories)
         self.object_given_scene_ZO: Floats = generator.dirichlet(
@@ -204,9 +202,7 @@ class CausalModel:
         )
         self.object_given_emotion_EO = _linked_objects(self.categories)
         self.cooccurrence_EE = (
-            _cooccurrence(self.categories, generator)
-            if settings.like == "emotic"
-            else np.eye(len(self.categories))
+            _cooccurrence(self.categories, generator) if settings.like == "emotic" else np.eye(len(self.categories))
         )
 
     def draw(self, split: str, count: int) -> Latents:
@@ -320,9 +316,7 @@ def _preferences(
     return normalised_ZE
 
 
-def _against_preference(
-    scene_prior_Z: Floats, preference_ZE: Floats, marginal_E: Floats, bias: float
-) -> Floats:
+def _against_preference(scene_prior_Z: Floats, preference_ZE: Floats, marginal_E: Floats, bias: float) -> Floats:
     """P(emotion | scene) that avoids each scene's favourites and keeps both marginals (Sinkhorn), (Z, E)."""
     avoided_ZE = marginal_E * np.exp(-4 * preference_ZE / preference_ZE.max(axis=1, keepdims=True))
     avoided_ZE /= avoided_ZE.sum(axis=1, keepdims=True)

@@ -44,9 +44,7 @@ def clouds(canvas: Canvas, rng: random.Random, count: int = 3) -> None:
     for _ in range(count):
         x, y, size = rng.random(), rng.uniform(0.04, canvas.horizon * 0.6), rng.uniform(0.05, 0.11)
         for k in (-1, 0, 1):
-            canvas.ellipse(
-                x + k * size * 0.8, y + abs(k) * size * 0.2, size * 0.8, size * 0.4, (245, 247, 250)
-            )
+            canvas.ellipse(x + k * size * 0.8, y + abs(k) * size * 0.2, size * 0.8, size * 0.4, (245, 247, 250))
 
 
 def leafy_tree(canvas: Canvas, x: float, y: float, height: float, leaf: Color) -> None:
@@ -95,9 +93,7 @@ def building(
             )
 
 
-def room(
-    canvas: Canvas, style: SceneStyle, wall: Color, floor: Color, floor_line: float | None = None
-) -> None:
+def room(canvas: Canvas, style: SceneStyle, wall: Color, floor: Color, floor_line: float | None = None) -> None:
     """Fill the picture with a wall and a floor; without ``floor_line`` the style says where they meet."""
     horizon = 0.58 + 0.1 * style.horizon if floor_line is None else floor_line
     canvas.backdrop(
@@ -112,9 +108,7 @@ def room(
     canvas.rectangle(0, horizon - 0.012, 1, horizon + 0.004, shade(wall, 0.7))
 
 
-def window(
-    canvas: Canvas, x: float, y: float, width: float, height: float, view: Color = (170, 215, 245)
-) -> None:
+def window(canvas: Canvas, x: float, y: float, width: float, height: float, view: Color = (170, 215, 245)) -> None:
     """A window of four panes with its upper left corner at (x, y)."""
     frame, border = (245, 245, 240), 0.012
     canvas.rectangle(x, y, x + width, y + height, frame)
@@ -130,9 +124,7 @@ def planks(canvas: Canvas, color: Color) -> None:
         canvas.line(0.5 + offset * 0.5, canvas.horizon, 0.5 + offset * 2.4, 1, 0.006, color)
 
 
-def tiles(
-    canvas: Canvas, corners: tuple[float, float, float, float], columns: int, rows: int, color: Color
-) -> None:
+def tiles(canvas: Canvas, corners: tuple[float, float, float, float], columns: int, rows: int, color: Color) -> None:
     """The joints of a grid of tiles."""
     x1, y1, x2, y2 = corners
     for i in range(columns + 1):
@@ -160,9 +152,7 @@ def chair(canvas: Canvas, x: float, y: float, height: float, color: Color) -> No
     seat.rectangle(-0.25, -1, -0.12, -0.6, color)
 
 
-def crowd(
-    canvas: Canvas, rng: random.Random, y: float, count: int, size: float, clothes: Sequence[Color]
-) -> None:
+def crowd(canvas: Canvas, rng: random.Random, y: float, count: int, size: float, clothes: Sequence[Color]) -> None:
     """A row of spectators without faces, seen from the shoulders up; nobody of them is annotated."""
     for k in range(count):
         x = (k + rng.random()) / count

@@ -161,9 +161,7 @@ def _draw_arm(person: Frame, arm: _Limb, limb: float, look: Look) -> None:
     person.ellipse(*arm.tip, limb * 0.62, limb * 0.62, look.skin)
 
 
-def _annotation(
-    bones: _Skeleton, pose: Expression, from_behind: bool, x: float, feet: float, height: float
-) -> Person:
+def _annotation(bones: _Skeleton, pose: Expression, from_behind: bool, x: float, feet: float, height: float) -> Person:
     head_x, head_y = bones.head
     slide = face_slide(pose)
 

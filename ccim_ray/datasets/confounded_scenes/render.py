@@ -125,9 +125,7 @@ def _draw_people_and_objects(canvas: Canvas, scenario: Scenario) -> tuple[Person
     for index in scenario.objects:
         beside = (0.05, 0.3) if object_rng.random() < 0.5 else (0.7, 0.95)
         object_x, object_y = object_rng.uniform(*beside), object_rng.uniform(0.86, 0.97)
-        draw_object(
-            canvas, OBJECT_NAMES[index], object_x, object_y, object_rng.uniform(0.12, 0.17), object_rng
-        )
+        draw_object(canvas, OBJECT_NAMES[index], object_x, object_y, object_rng.uniform(0.12, 0.17), object_rng)
     look = random_look(subject_rng)
     subject = draw_person(canvas, x, feet, height, scenario.expression, look, scenario.seen_from_behind)
     return subject, others

@@ -189,9 +189,7 @@ def paint_parking_garage(canvas: Canvas, style: SceneStyle, rng: random.Random) 
         canvas.rectangle(x, 0.05, x + 0.07, 0.66, (150, 150, 150))
         canvas.rectangle(x, 0.48, x + 0.07, 0.56, (235, 190, 50))
     for k in range(3):
-        _car_from_the_front(
-            canvas, 0.24 + 0.4 * k + rng.uniform(-0.05, 0.05), jitter((100, 110, 150), rng, 70)
-        )
+        _car_from_the_front(canvas, 0.24 + 0.4 * k + rng.uniform(-0.05, 0.05), jitter((100, 110, 150), rng, 70))
     for k in range(6):
         offset = k / 5 - 0.5
         canvas.line(0.5 + offset * 1.1, 0.64, 0.5 + offset * 2.4, 1, 0.012, (235, 235, 230))

@@ -37,9 +37,7 @@ def paint_restaurant(canvas: Canvas, style: SceneStyle, rng: random.Random) -> N
     for k in range(3):
         x = 0.18 + 0.32 * k
         canvas.line(x, 0, x, 0.12, 0.006, (40, 30, 30))
-        canvas.polygon(
-            [(x - 0.06, 0.17), (x + 0.06, 0.17), (x + 0.02, 0.11), (x - 0.02, 0.11)], (250, 205, 110)
-        )
+        canvas.polygon([(x - 0.06, 0.17), (x + 0.06, 0.17), (x + 0.02, 0.11), (x - 0.02, 0.11)], (250, 205, 110))
         canvas.ellipse(x, 0.18, 0.025, 0.02, (255, 245, 200))
     canvas.rectangle(0.05, 0.24, 0.25, 0.4, (200, 165, 90))
     canvas.rectangle(0.065, 0.255, 0.235, 0.385, jitter((110, 130, 120), rng, 30))

@@ -186,9 +186,7 @@ def _claim(settings: WorldSettings, root: Path) -> None:
     if root.exists() and not root.is_dir():
         raise RequestError(f"{root} is a file: name a folder to write the embedded world to")
     # Listed before the markers are read: whatever another process wrote came after its own marker.
-    found = (
-        [entry.name for entry in root.iterdir() if not entry.name.startswith(".")] if root.is_dir() else []
-    )
+    found = [entry.name for entry in root.iterdir() if not entry.name.startswith(".")] if root.is_dir() else []
     markers = [name for name in (_COMPLETE, _UNFINISHED) if (root / name).is_file()]
     for name in markers:
         if (root / name).read_bytes() != _settings_bytes(settings):
@@ -198,9 +196,7 @@ def _claim(settings: WorldSettings, root: Path) -> None:
             )
     if not markers:
         if found:
-            raise RequestError(
-                f"{root} already holds {sorted(found)[0]} and no embedded world: name an empty folder"
-            )
+            raise RequestError(f"{root} already holds {sorted(found)[0]} and no embedded world: name an empty folder")
         write_atomically(root / _UNFINISHED, _settings_bytes(settings))
 
 

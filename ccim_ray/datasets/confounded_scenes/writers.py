@@ -234,9 +234,7 @@ def _votes(labels: Sequence[str], generator: np.random.Generator) -> list[list[s
     votes = []
     for annotator in range(EMOTIC_ANNOTATORS):
         turns = [(position + first) % EMOTIC_ANNOTATORS == annotator for position in range(len(labels))]
-        vote = [
-            name for name, turn, also in zip(labels, turns, agrees[annotator], strict=True) if turn or also
-        ]
+        vote = [name for name, turn, also in zip(labels, turns, agrees[annotator], strict=True) if turn or also]
         votes.append(vote or [labels[annotator % len(labels)]])
     return votes
 
@@ -268,9 +266,7 @@ def _name_groupwalk(model: CausalModel, latents: dict[str, Latents]) -> dict[str
             taken = second.get(scene, scene) if row % 2 else scene
             video, frame = f"video_{first_video + taken:02d}", frames[taken]
             frames[taken] += 1
-            names[split].append(
-                PictureName(f"frames/{video}/{frame:06d}.jpg", f"{video}/person_{frame:06d}/{frame}")
-            )
+            names[split].append(PictureName(f"frames/{video}/{frame:06d}.jpg", f"{video}/person_{frame:06d}/{frame}"))
         first_video += GROUPWALK_VIDEOS[split]
     return names
 

@@ -56,9 +56,7 @@ def joint_with_clarity(model, latents, row):
 def context_likelihood(model, latents, row, emotion):
     probability = 1.0
     for other in latents.other_emotion_NA[row, : latents.other_count_N[row]]:
-        probability *= (
-            SHARED_EMOTION_RATE * (other == emotion) + (1 - SHARED_EMOTION_RATE) * model.marginal_E[other]
-        )
+        probability *= SHARED_EMOTION_RATE * (other == emotion) + (1 - SHARED_EMOTION_RATE) * model.marginal_E[other]
     for thing in latents.object_NA[row, : latents.object_count_N[row]]:
         probability *= (
             LINKED_OBJECT_RATE * model.object_given_emotion_EO[emotion, thing]

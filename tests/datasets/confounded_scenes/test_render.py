@@ -85,9 +85,7 @@ def test_another_scene_leaves_the_people_where_they_are(seed):
     x1, y1, x2, y2 = (round(value) for value in picture.face_box)
     face = np.s_[y1 + 4 : y2 - 4, x1 + 4 : x2 - 4]  # without the corners, where the background shows
     rows, columns = np.ogrid[: y2 - y1 - 8, : x2 - x1 - 8]
-    middle = ((rows + 0.5) / (y2 - y1 - 8) * 2 - 1) ** 2 + (
-        (columns + 0.5) / (x2 - x1 - 8) * 2 - 1
-    ) ** 2 < 0.8
+    middle = ((rows + 0.5) / (y2 - y1 - 8) * 2 - 1) ** 2 + ((columns + 0.5) / (x2 - x1 - 8) * 2 - 1) ** 2 < 0.8
     for other_scene in range(len(SCENE_NAMES)):
         elsewhere = render(replace(scenario, scene=other_scene), 128)
         assert annotations(elsewhere) == annotations(picture)
@@ -126,10 +124,7 @@ def test_scenes_differ_from_each_other_more_than_within():
     thumbnails_SED = np.array(
         [
             [
-                render_scene(make_scenario(seed, scene=scene), size)
-                .reshape(8, 4, 8, 4, 3)
-                .mean((1, 3))
-                .ravel()
+                render_scene(make_scenario(seed, scene=scene), size).reshape(8, 4, 8, 4, 3).mean((1, 3)).ravel()
                 for seed in range(examples)
             ]
             for scene in SCENE_NAMES

@@ -179,9 +179,7 @@ def test_the_dataset_loader_reads_every_subject_without_a_defect(like, load, roo
 
 
 def test_emotic_structs_have_the_fields_of_the_release_in_order(roots):
-    content = loadmat(
-        roots["emotic"] / "Annotations" / "Annotations.mat", squeeze_me=True, struct_as_record=False
-    )
+    content = loadmat(roots["emotic"] / "Annotations" / "Annotations.mat", squeeze_me=True, struct_as_record=False)
     assert [key for key in content if not key.startswith("__")] == ["train", "val", "test"]
     sizes = settings_of("emotic").split_sizes()
     tests = sum(count for split, count in sizes.items() if split.startswith("test"))

@@ -1,0 +1,53 @@
+# Two commands on a fresh machine: `make sweep`, and the one it prints that opens MLflow.
+# Everything is installed into .venv; nothing else is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install sweep smoke test test-all lint format types bench clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED)  ## Create .venv with the pinned dependencies
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "error: $(PYTHON) is not Python 3.11 to 3.13; give one with make PYTHON=python3.12" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { echo "error: the Python venv module is missing; on Debian: apt install python3-venv" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+sweep: $(INSTALLED)  ## Sweep the dictionary size on the embedded world (Fig. 6 of the paper)
+	$(BIN)/python jobs/sweep_dict_size.py
+
+smoke: $(INSTALLED)  ## The same sweep, tiny
+	$(BIN)/python jobs/sweep_dict_size.py --preset smoke
+
+test: $(INSTALLED)  ## Every test that needs no GPU, cluster or browser
+	$(BIN)/python -m pytest -m 'not gpu and not cluster and not browser'
+
+test-all: $(INSTALLED)  ## Every test; those that find no GPU or browser are skipped
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## Style of the code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)  ## Types of the code
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## Put the code in style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)  ## Every claim of speed, measured
+	$(BIN)/python benchmarks/sweep_overhead.py
+
+clean:  ## Remove the environment and caches; results under runs/ stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,223 @@
+"""The flags that jobs share, and how a job ends: 0 all done, 1 some trial failed, 2 wrong request or data."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import tyro
+
+from ccim_ray.errors import RequestError
+
+if TYPE_CHECKING:
+    from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+    from ccim_ray.experiment import Experiment
+    from ccim_ray.presets import Preset
+    from ccim_ray.storage import Storage
+
+Flags = TypeVar("Flags")
+
+_OF_THE_PRESET = "(default: the preset's)"
+_Count = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_OF_THE_PRESET)]
+_Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: by resources)")]
+_Resource = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: by resources)")]
+Integers = Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT [INT ...]", help_behavior_hint=_OF_THE_PRESET)]
+_Text = Annotated[str | None, tyro.conf.arg(metavar="STR", help_behavior_hint="")]
+_Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldFlags:
+    """What is chosen about the embedded world."""
+
+    like: str = "caer_s"
+    """Form of the embedded world: caer_s (7 categories), emotic (26, several at once) or groupwalk (4)."""
+    images: _Count = None
+    """Pictures of the embedded world over all splits."""
+    bias: float = 0.8
+    """Bias of the embedded world, 0 to 1: share of a scene's emotions that the scene prefers."""
+    ambiguity: float = 0.5
+    """Share of the embedded world's subjects, 0 to 1, whose face and posture do not settle the emotion."""
+
+    def world_settings(self, default_images: int, seed: int = 0) -> WorldSettings:
+        """Raises RequestError for values out of range."""
+        from pydantic import ValidationError
+
+        from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+        from ccim_ray.experiment import describe
+
+        values = {
+            "like": self.like,
+            "images": default_images if self.images is None else self.images,
+            "bias": self.bias,
+            "ambiguity": self.ambiguity,
+            "seed": seed,
+        }
+        try:
+            return WorldSettings.model_validate(values)
+        except ValidationError as error:
+            raise RequestError(f"--{describe(error)}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonFlags(WorldFlags):
+    """Flags of every job."""
+
+    dataset: str = "confounded_scenes"
+    """confounded_scenes (the embedded world), emotic or caer_s."""
+    data_root: _Folder = None
+    """Folder of the downloaded dataset; the embedded world needs none."""
+    storage: _Text = None
+    """Folder for everything a run leaves behind. Default: CCIM_RAY_STORAGE, else ./runs, or ~/ccim_ray_runs where
+    the job was submitted to a cluster, whose working folder is thrown away."""
+    tracking_uri: _Text = None
+    """MLflow tracking server or database. Default: MLFLOW_TRACKING_URI, else SQLite under the storage."""
+    preset: _Text = None
+    """smoke (seconds), quick (minutes) or paper (the paper's settings). Default: quick on the embedded world, else
+    paper."""
+    plan: bool = False
+    """Print what is cached, done, failed and still to run, with estimated time and disk, and start nothing."""
+
+    @property
+    def preset_name(self) -> str:
+        """The preset, by the dataset where none was named."""
+        return self.preset or ("quick" if self.dataset == "confounded_scenes" else "paper")
+
+    def chosen_preset(self) -> Preset:
+        """Raises RequestError for an unknown preset."""
+        from ccim_ray.presets import preset
+
+        return preset(self.preset_name)
+
+    def world(self) -> WorldSettings | None:
+        """Settings of the embedded world; None for a real dataset. Raises RequestError for values out of range."""
+        if self.dataset != "confounded_scenes":
+            return None
+        if self.like == "groupwalk":
+            raise RequestError("--like groupwalk can be written but not read back yet; train on caer_s or emotic")
+        return self.world_settings(self.chosen_preset().world_images)
+
+    def open_storage(self) -> Storage:
+        """The storage folder, created unless only a plan is wanted. Raises RequestError where it cannot be written."""
+        from ccim_ray.storage import Storage
+
+        location = self.storage or os.environ.get("CCIM_RAY_STORAGE") or _default_storage()
+        if self.plan:
+            return Storage(Path(location).expanduser().absolute())
+        return Storage.open(location)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFlags(CommonFlags):
+    """Flags of jobs that train."""
+
+    baseline: str = "emot_net"
+    """The model that CCIM is plugged into."""
+    trainable: _Text = None
+    """head (frozen trunks on features extracted once) or all (end to end). Default: head; all in preset paper on
+    real datasets."""
+    seeds: Integers = ()
+    """Seeds of initialisation, order and dropout; each is a trial of every setting."""
+    epochs: _Count = None
+    """Passes over the train split."""
+    batch_size: _Count = None
+    """Subjects in a batch, over all workers of a trial."""
+    workers_per_trial: int = 1
+    """DDP processes of one trial; above 1 needs --trainable all."""
+    gpus_per_worker: _Number = None
+    """GPUs of each process, may be a fraction."""
+    max_concurrent: _Resource = None
+    """Trials at a time."""
+
+    def experiment(self) -> Experiment:
+        """The base experiment. Raises RequestError for values that are not valid."""
+        from ccim_ray.presets import default_experiment
+
+        base = default_experiment(self.dataset, self.preset_name, self.world())
+        changes = {
+            "baseline": self.baseline,
+            "trainable": self.trainable,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "workers": self.workers_per_trial,
+        }
+        return base.with_changes(**{name: value for name, value in changes.items() if value is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CcimFlags(TrainingFlags):
+    """Flags of jobs that train one setting."""
+
+    deconfounder: str = "ccim"
+    """none (the baseline as it is) or ccim."""
+    dictionary_size: _Count = None
+    """N, prototypes in the confounder dictionary."""
+    attention: str = "dot_product"
+    """dot_product (Eq. 6) or additive (Eq. 7)."""
+    use_lambda: tyro.conf.FlagConversionOff[bool] = True
+    """False drops the attention weights lambda of Eq. 5."""
+    use_prior: tyro.conf.FlagConversionOff[bool] = True
+    """False drops the prior P(z) of Eq. 5."""
+
+    def experiment(self) -> Experiment:
+        """The base experiment with these settings. Raises RequestError for values that are not valid."""
+        changes = {
+            "deconfounder": self.deconfounder,
+            "ccim__attention": self.attention,
+            "ccim__use_lambda": self.use_lambda,
+            "ccim__use_prior": self.use_prior,
+        }
+        if self.dictionary_size is not None:
+            changes["dictionary__size"] = self.dictionary_size
+        return super().experiment().with_changes(**changes)
+
+
+def parse(flags: type[Flags], description: str) -> Flags:
+    """Read the command line. ``--help`` explains every flag; a mistake is one line on stderr and exit status 2."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(flags, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as end:
+        if end.code == 2:
+            fail(_first_paragraph(complaint.getvalue()) + "; --help lists the flags")
+        raise
+
+
+def run(job: Callable[[], int]) -> None:
+    """Run a job and exit with its status; a RequestError becomes one line on stderr and status 2."""
+    try:
+        status = job()
+    except RequestError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        status = 130
+    sys.stdout.flush()
+    raise SystemExit(status)
+
+
+def fail(message: str) -> None:
+    """One line on stderr, exit status 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _first_paragraph(box: str) -> str:
+    """The complaint itself, out of the frame that tyro draws around it."""
+    lines = [line.strip("│ ").strip() for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    text = " ".join(lines)
+    return re.split(r"─{4,}|Got errors:", text)[0].strip().rstrip(".")
+
+
+def _default_storage() -> str:
+    """A submitted job runs in a copy of its working folder that is deleted later."""
+    submitted = "runtime_resources" in Path.cwd().parts
+    return "~/ccim_ray_runs" if submitted else "runs"

@@ -1,0 +1,164 @@
+"""The frozen, validated description of one trial, and the signature that names it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.errors import RequestError
+from ccim_ray.paper import ATTENTION_DIM, OUTPUT_DIM
+from ccim_ray.storage import short_digest
+
+STAGE_VERSIONS = {"world": 1, "views": 1, "features": 1, "dictionary": 1, "training": 1}
+"""Raised by hand when a stage's numbers change, so that what the old code made is not taken for the new."""
+
+Arch = Literal["resnet18", "resnet50", "resnet152", "vgg16", "thin_resnet"]
+Weights = Literal["places365", "imagenet", "random", "scenes", "objects", "bodies"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneSettings(Settings):
+    """A pre-trained convolutional network and where its weights come from."""
+
+    arch: Arch
+    weights: Weights
+
+
+class TrunkSettings(Settings):
+    """The backbones inside EMOT-Net's two branches."""
+
+    context: BackboneSettings
+    body: BackboneSettings
+
+
+class CcimSettings(Settings):
+    """CCIM as in Eq. 4-7 of the paper."""
+
+    attention: Literal["dot_product", "additive"] = "dot_product"
+    use_lambda: bool = True
+    use_prior: bool = True
+    output_dim: int = Field(default=OUTPUT_DIM, ge=1)
+    attention_dim: int = Field(default=ATTENTION_DIM, ge=1)
+
+
+class DictionarySettings(Settings):
+    """The confounder dictionary Z."""
+
+    size: int = Field(default=256, ge=1)
+    source: Literal["clusters", "random"] = "clusters"
+    pca_components: int = Field(default=256, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+class Experiment(Settings):
+    """Everything that decides the result of one trial."""
+
+    dataset: str
+    world: WorldSettings | None = None
+    subject_limit: int | None = Field(default=None, ge=8)
+    """At most this many subjects a split, chosen by a hash of their ids; None takes all."""
+
+    baseline: str = "emot_net"
+    trunks: TrunkSettings
+    trainable: Literal["head", "all"] = "head"
+
+    deconfounder: Literal["none", "ccim"] = "ccim"
+    ccim: CcimSettings = CcimSettings()
+    dictionary: DictionarySettings = DictionarySettings()
+    backbone: BackboneSettings
+    """phi of section 3.3, which turns masked context pictures into the features that are clustered."""
+    masking: Literal["subject", "none"] = "subject"
+
+    loss: Literal["cross_entropy", "weighted_mse"] = "cross_entropy"
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["one_cycle", "step", "constant"] = "one_cycle"
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    gradient_clip: float = Field(default=5.0, gt=0)
+    epochs: int = Field(default=15, ge=1)
+    batch_size: int = Field(default=256, ge=2)
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many epochs without a better validation metric; None trains all epochs."""
+    workers: int = Field(default=1, ge=1)
+    """DDP world size. It changes batch statistics, hence results. The head needs one."""
+    amp: bool = True
+    """bfloat16 autocast on GPUs; without effect on CPUs."""
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        if (self.dataset == "confounded_scenes") != (self.world is not None):
+            raise ValueError("world settings belong to the dataset confounded_scenes, and to no other")
+        if self.trainable == "head" and self.workers != 1:
+            raise ValueError("--workers-per-trial above 1 needs --trainable all: a head trains in one process")
+        if self.batch_size < 2 * self.workers:
+            raise ValueError(f"--batch-size {self.batch_size} leaves a worker of {self.workers} fewer than 2 samples")
+        return self
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Experiment:
+        """Validate plain values. Raises RequestError that names the first wrong key, its value and the rule."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise RequestError(describe(error)) from error
+
+    def with_changes(self, **changes: Any) -> Experiment:
+        """A validated copy; a nested key is written with two underscores, as in ``dictionary__size=64``."""
+        values = self.model_dump()
+        for key, value in changes.items():
+            *parents, last = key.split("__")
+            target = values
+            for parent in parents:
+                target = target[parent]
+            target[last] = value
+        return self.parse(values)
+
+    def parameters(self) -> dict[str, str]:
+        """Dotted keys and values as MLflow shows them."""
+        flat: dict[str, str] = {"ccim.enabled": str(self.deconfounder == "ccim")}
+        _flatten("", self.essence() | {"seed": self.seed}, flat)
+        return flat
+
+    def essence(self) -> dict[str, Any]:
+        """What the result depends on: without a deconfounder, no setting of one."""
+        values = self.model_dump(mode="json")
+        if self.deconfounder == "none":
+            for unused in ("ccim", "dictionary", "backbone", "masking"):
+                del values[unused]
+        return values
+
+    def signature(self, data_fingerprint: str, weight_digests: dict[str, str]) -> str:
+        """16 hexadecimal digits that name this trial's folder and MLflow run, and decide whether it is done."""
+        return short_digest(
+            {
+                "experiment": self.essence(),
+                "data": data_fingerprint,
+                "weights": weight_digests,
+                "versions": STAGE_VERSIONS,
+            }
+        )
+
+
+def describe(error: ValidationError) -> str:
+    """One line for the first problem of a pydantic error."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    found = f" (found {first['input']!r})" if where else ""
+    return f"{where + ': ' if where else ''}{message}{found}"
+
+
+def _flatten(prefix: str, values: dict[str, Any], flat: dict[str, str]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _flatten(f"{prefix}{key}.", value, flat)
+        else:
+            flat[f"{prefix}{key}"] = str(value)

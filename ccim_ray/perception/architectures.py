@@ -1,0 +1,114 @@
+"""What networks take: their inputs' size and form, and the views of a subject. Knows no torch.
+
+Shape suffixes: H height, W width, C colour channels (RGB), S side of a network's square input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ccim_ray.datasets.images import crop_body, mask_subject, resize_and_crop
+from ccim_ray.datasets.subject import Box
+from ccim_ray.errors import RequestError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """What the code around a trunk must know of it, available without building it.
+
+    Attributes:
+        name: key of ARCHITECTURES.
+        feature_dim: D, channels of the last pooling layer.
+        input_size: S, side in pixels of the square input, for the context and for the body crop.
+        resize_to: side in pixels to which a whole picture is resized before its centre is cropped to S.
+        head: name of the network's layer (or layers) after the last pooling layer.
+        mean, std: of each RGB channel on the 0..1 scale.
+    """
+
+    name: str
+    feature_dim: int
+    input_size: int = 224
+    resize_to: int = 256
+    head: str = "fc"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def frame(self, image_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A whole picture (H, W, 3) uint8 as the network takes it, (S, S, 3) uint8.
+
+        torchvision architectures: resize to 256 x 256, centre crop of 224 (as the Places365 authors do);
+        thin_resnet: resize to 64 x 64. Neither keeps the aspect ratio.
+        """
+        return resize_and_crop(image_HWC, self.resize_to, self.input_size)
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    architecture.name: architecture
+    for architecture in (
+        Architecture(name="resnet18", feature_dim=512),
+        Architecture(name="resnet50", feature_dim=2048),
+        Architecture(name="resnet152", feature_dim=2048),
+        # The paper's "last pooling layer" of VGG16 is 512 x 7 x 7; its global average is taken.
+        Architecture(name="vgg16", feature_dim=512, head="classifier"),
+        Architecture(
+            name="thin_resnet",
+            feature_dim=512,
+            input_size=64,
+            resize_to=64,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.25, 0.25, 0.25),
+        ),
+    )
+}
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture called ``name``; RequestError names the known ones."""
+    if name not in ARCHITECTURES:
+        raise RequestError(f"unknown backbone {name!r}: choose one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+View = Literal["context", "masked_context", "body"]
+
+
+@dataclass(frozen=True)
+class ViewRequest:
+    """One view of every subject, framed for ``arch``; with ``weights``, the features of that backbone.
+
+    Views: ``context`` is the whole image, ``masked_context`` the image with the subject's box in black (others
+    stay; section 3.3 of the paper), ``body`` the square crop around the subject's box.
+    """
+
+    view: View
+    arch: str
+    weights: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        """Features are Parquet; pictures are Arrow, which can be memory-mapped."""
+        return ".parquet" if self.weights else ".arrow"
+
+    @property
+    def title(self) -> str:
+        """As shown to a person."""
+        source = f"{self.arch}/{self.weights}" if self.weights else f"{self.arch} pictures"
+        return f"{self.view} ({source})"
+
+
+def frame_view(
+    view: View, image_HWC: npt.NDArray[np.uint8], body_box: Box, arch: Architecture
+) -> npt.NDArray[np.uint8]:
+    """The view as ``arch`` takes it: (side, side, 3) uint8."""
+    if view == "body":
+        return crop_body(image_HWC, body_box, arch.input_size)
+    if view == "masked_context":
+        return arch.frame(mask_subject(image_HWC, body_box))
+    return arch.frame(image_HWC)

@@ -1,0 +1,100 @@
+"""Which weights exist and where their files lie. Knows no torch, so that a plan can be made without it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from ccim_ray.errors import RequestError
+from ccim_ray.perception.architectures import architecture
+
+if TYPE_CHECKING:
+    import torchvision
+
+STAND_INS = Path(__file__).parent / "stand_ins"
+"""Weights for thin_resnet, trained on unbiased pictures of the embedded world."""
+
+STAND_IN_OUTPUTS = {"scenes": 36, "objects": 16, "bodies": 18}
+"""Width of each stand-in's head: scenes, kinds of object, dimensions of an expression."""
+
+PRETRAINING_OUTPUTS = {"places365": 365, "imagenet": 1000}
+
+RANDOM_SEED = 0
+
+
+def available_weights(arch: str) -> tuple[str, ...]:
+    """Names of the weights that exist for ``arch``; RequestError where ``arch`` is unknown."""
+    names = STAND_IN_OUTPUTS if architecture(arch).name == "thin_resnet" else PRETRAINING_OUTPUTS
+    return (*names, "random")
+
+
+def weights_path(arch: str, weights: str, weights_dir: Path | None = None) -> Path | None:
+    """The file that holds the weights; None where there is none ("random", or "imagenet" not stored).
+
+    RequestError where the combination does not exist or the places365 file is missing.
+    """
+    require_available(arch, weights)
+    if weights == "random":
+        return None
+    if weights in STAND_IN_OUTPUTS:
+        return _stand_in_path(weights)
+    path = (weights_dir or default_weights_dir()) / f"{arch}_{weights}.safetensors"
+    if path.is_file():
+        return path
+    if weights == "imagenet":
+        return None
+    raise RequestError(
+        f"weights {weights!r} of {arch} not found at {path}: put the file there (or give the folder by "
+        "CCIM_RAY_WEIGHTS); no other weights are used in their place"
+    )
+
+
+def weights_digest(arch: str, weights: str, weights_dir: Path | None = None) -> str:
+    """64 hexadecimal digits that change when the weights do, without loading them. For cache keys.
+
+    sha256 of the file; of the name for "random"; of the download's name, which holds a hash of its content,
+    for "imagenet" without a file. Raises as ``weights_path``.
+    """
+    path = weights_path(arch, weights, weights_dir)
+    if path is not None:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    origin = f"seed {RANDOM_SEED}" if weights == "random" else PurePosixPath(imagenet_url(arch)).name
+    return hashlib.sha256(f"{arch} {weights} {origin}".encode()).hexdigest()
+
+
+def _stand_in_path(name: str) -> Path:
+    path = STAND_INS / f"{name}.safetensors"
+    if not path.is_file():
+        raise RequestError(
+            f"weights {name!r} not found at {path}, where the package keeps them: install ccim_ray again"
+        )
+    return path
+
+
+def default_weights_dir() -> Path:
+    """CCIM_RAY_WEIGHTS, else a folder in the user's cache."""
+    folder = os.environ.get("CCIM_RAY_WEIGHTS")
+    return Path(folder).expanduser() if folder else Path.home() / ".cache" / "ccim_ray" / "weights"
+
+
+def require_available(arch: str, weights: str) -> None:
+    """RequestError where the combination does not exist."""
+    if weights not in available_weights(arch):
+        raise RequestError(
+            f"no weights {weights!r} exist for backbone {arch!r}: choose one of " + ", ".join(available_weights(arch))
+        )
+
+
+def imagenet_weights(arch: str) -> torchvision.models.WeightsEnum:
+    """torchvision's weights of the paper's time, by name: its default has changed since."""
+    import torchvision  # over a second: paid only where it is asked
+
+    return torchvision.models.get_model_weights(arch)["IMAGENET1K_V1"]
+
+
+def imagenet_url(arch: str) -> str:
+    """Where torchvision downloads them from."""
+    return str(imagenet_weights(arch).url)

@@ -1,0 +1,86 @@
+"""Joining a Ray cluster, or starting one on this machine; leaving it cleanly."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from ccim_ray.resources import ClusterResources
+
+# Ray reads these when it is imported or started. Train asks its workers for results at this interval, and a
+# worker's report waits for it: two seconds, the default, would dominate short epochs.
+_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+
+
+def join_cluster() -> ClusterResources:
+    """Connect to the cluster of ``RAY_ADDRESS``, of the submitted job, or on this machine; else start a local one."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if not ray.is_initialized():
+        with _stderr_on_failure():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=_dashboard())
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # stages show their own
+    context.print_on_execution_start = False
+    for name in ("ray", "ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told in one line each
+    available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return ClusterResources(int(available.get("CPU", 1)), int(available.get("GPU", 0)))
+
+
+@contextmanager
+def _stderr_on_failure() -> Iterator[None]:
+    """Hold back what Ray's core, which is not Python, prints while it starts; show it if starting fails."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def _dashboard() -> bool | None:
+    """A dashboard costs a second and a process: none for a cluster that lives as long as one job."""
+    return None if os.environ.get("RAY_ADDRESS") else False
+
+
+def leave_on_sigterm(leave: Callable[[], None]) -> None:
+    """On SIGTERM (``ray job stop``, preemption) call ``leave`` and then exit with 143.
+
+    To be called after join_cluster: Ray installs a handler of its own that aborts the process after three seconds.
+    """
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        leave()
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, handler)

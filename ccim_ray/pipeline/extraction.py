@@ -1,0 +1,138 @@
+"""Views of all subjects with Ray Data: one decode of an image serves every view that is missing.
+
+A row of the Ray Dataset is one shard of subjects, and an actor writes each shard as a file of its own, so that
+what is finished stays finished: an interrupted or damaged extraction goes on with exactly the shards that lack.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.data
+
+from ccim_ray.console import say, stage
+from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.errors import RequestError
+from ccim_ray.perception.architectures import ViewRequest
+from ccim_ray.plan import SHARD_SUBJECTS, PlannedView
+from ccim_ray.prepared import write_shard
+from ccim_ray.rates import Rates
+from ccim_ray.resources import ClusterResources
+
+
+def missing_shards(views: Sequence[PlannedView], subjects: int) -> list[tuple[int, tuple[int, ...]]]:
+    """Numbers of the shards that some view lacks, each with the numbers of those views."""
+    missing = []
+    for number in range(-(-subjects // SHARD_SUBJECTS)):
+        lacking = tuple(k for k, view in enumerate(views) if not shard_path(view, number).exists())
+        if lacking:
+            missing.append((number, lacking))
+    return missing
+
+
+def shard_path(view: PlannedView, number: int) -> Path:
+    """File of one shard of a view."""
+    return view.folder / f"shard-{number:05d}{view.request.suffix}"
+
+
+def extract_views(
+    dataset: Dataset,
+    views: Sequence[PlannedView],
+    cluster: ClusterResources,
+    weights_dir: Path | None,
+    rates: Rates,
+) -> None:
+    """Make every view that is missing, then say which images could not be used.
+
+    Runs one actor a GPU where there are GPUs, one a core where not. Raises RequestError where no image of the
+    train or the val split is usable.
+    """
+    shards = missing_shards(views, len(dataset.subjects))
+    if shards:
+        titles = ", ".join(views[k].request.title for k in sorted({k for _, lacking in shards for k in lacking}))
+        say(f"Extracting {titles}")
+        rows = [_shard_row(dataset, number, lacking) for number, lacking in shards]
+        with stage("extract", "subjects", sum(len(json.loads(row["subjects"])) for row in rows)) as progress:
+            actors = min(len(rows), cluster.gpus or cluster.cpus)
+            written = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                _ShardWriter,
+                fn_constructor_args=(
+                    str(dataset.root),
+                    list(views),
+                    str(weights_dir) if weights_dir else None,
+                ),
+                batch_size=1,
+                num_cpus=1,
+                num_gpus=1 if cluster.gpus else 0,
+                compute=ray.data.ActorPoolStrategy(size=actors),
+            )
+            for row in written.iter_rows():
+                progress.advance(int(row["subjects"]))
+        arches = {(view.request.arch, "features" if view.request.weights else "pictures") for view in views}
+        if len(arches) == 1:  # one pass over several networks says nothing about any of them
+            made = sum(len(lacking) for _, lacking in shards) / len(shards) * progress.done
+            rates.record("extract/" + "/".join(next(iter(arches))), made, progress.seconds)
+
+
+def report_unusable(dataset: Dataset, reasons: Sequence[str | None]) -> dict[str, int]:
+    """Count, name and group the subjects whose image was unusable: dropping them may bias groups.
+
+    Returns counts by "split/category". Raises RequestError where train or val has no usable subject.
+    """
+    by_group: Counter[str] = Counter()
+    usable: Counter[str] = Counter()
+    bad = []
+    for subject, reason in zip(dataset.subjects, reasons, strict=True):
+        if reason is None:
+            usable[subject.split] += 1
+        else:
+            bad.append(f"{subject.image} ({reason})")
+            by_group.update(f"{subject.split}/{label}" for label in subject.labels)
+    if bad:
+        images = list(dict.fromkeys(bad))
+        say(f"  {len(bad)} of {len(dataset.subjects)} subjects left out: {len(images)} unusable images")
+        for line in images[:5]:
+            say(f"    {line}")
+        say("    by group: " + ", ".join(f"{group} {count}" for group, count in sorted(by_group.items())))
+    for split in ("train", "val"):
+        if not usable[split]:
+            first = f"; the first: {bad[0]}" if bad else ""
+            raise RequestError(f"{dataset.root}: no usable image in the split {split!r}{first}")
+    return dict(by_group)
+
+
+def _shard_row(dataset: Dataset, number: int, lacking: tuple[int, ...]) -> dict[str, Any]:
+    subjects = dataset.subjects[number * SHARD_SUBJECTS : (number + 1) * SHARD_SUBJECTS]
+    plain = [{"subject_id": s.subject_id, "image": s.image, "body_box": s.body_box} for s in subjects]
+    return {"number": number, "lacking": json.dumps(lacking), "subjects": json.dumps(plain)}
+
+
+class _ShardWriter:
+    """Ray Data actor: makes the lacking views of a shard and writes them."""
+
+    def __init__(self, root: str, views: list[PlannedView], weights_dir: str | None) -> None:
+        import torch
+
+        from ccim_ray.perception.views import ViewMaker
+
+        torch.set_num_threads(1)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        requests: list[ViewRequest] = [view.request for view in views]
+        self._views = views
+        self._maker = ViewMaker(Path(root), requests, Path(weights_dir) if weights_dir else None, device)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        counts = []
+        for number, lacking, subjects in zip(batch["number"], batch["lacking"], batch["subjects"], strict=True):
+            plain, wanted = json.loads(subjects), json.loads(lacking)
+            rows, reasons = self._maker.make(plain, wanted)
+            ids = [subject["subject_id"] for subject in plain]
+            for k, array in zip(wanted, rows, strict=True):
+                write_shard(shard_path(self._views[k], int(number)), ids, array, reasons)
+            counts.append(len(plain))
+        return {"subjects": np.array(counts)}

@@ -1,0 +1,68 @@
+"""Everything that trials share, made once: the world, the subjects, their views, the dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ray.exceptions import RayError
+
+from ccim_ray.console import say
+from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.errors import RequestError
+from ccim_ray.pipeline.dictionaries import build_dictionaries
+from ccim_ray.pipeline.extraction import extract_views, report_unusable
+from ccim_ray.pipeline.worlds import render_world
+from ccim_ray.plan import Plan
+from ccim_ray.prepared import read_shards, read_subject_index, write_subject_index
+from ccim_ray.rates import Rates
+from ccim_ray.resources import ClusterResources
+from ccim_ray.storage import Storage
+
+
+def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir: Path | None) -> Dataset:
+    """Make what the plan needs and lacks, in order; returns the dataset.
+
+    Raises RequestError where the data cannot be used or a dictionary is larger than the train split.
+    """
+    rates = Rates(storage.rates)
+    with _plain_errors():
+        if plan.source.world:
+            render_world(plan.source.world, plan.source.root, rates)
+        dataset = plan.source.dataset
+        for kind, count in dataset.defects.counts.items():
+            say(f"  {dataset.name}: {count} x {kind}, such as {dataset.defects.examples[kind][0]}")
+        _check_sizes(plan, dataset)
+        if not plan.subjects.exists():
+            write_subject_index(dataset, plan.subjects)
+        extract_views(dataset, plan.views, cluster, weights_dir, rates)
+        index = read_subject_index(plan.subjects)
+        report_unusable(dataset, read_shards(plan.views[0].folder, index.subject_ids).reasons)
+        build_dictionaries(plan, rates)
+    return dataset
+
+
+def _check_sizes(plan: Plan, dataset: Dataset) -> None:
+    """Before hours of extraction: no dictionary can be larger than the train split."""
+    features = sum(subject.split == "train" for subject in dataset.subjects)
+    largest = max((planned.settings.size for planned in plan.dictionaries), default=0)
+    if largest > features:
+        raise RequestError(
+            f"--sizes {largest}: a dictionary of {largest} prototypes needs at least {largest} context features, "
+            f"and the train split has {features}; take a smaller size or more images"
+        )
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """A RequestError raised in a Ray worker reaches the user as itself, not as the worker's traceback."""
+    try:
+        yield
+    except RayError as error:
+        cause: BaseException | None = error
+        while cause is not None and type(cause) is not RequestError:
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is None:
+            raise
+        raise RequestError(str(cause)) from error

@@ -1,0 +1,176 @@
+"""A sweep from request to results table: plan, prepare, train, record, report. Every job that trains is one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+from ccim_ray.console import console, say
+from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.pipeline.cluster import join_cluster, leave_on_sigterm
+from ccim_ray.pipeline.preparation import prepare
+from ccim_ray.pipeline.trials import run_trials
+from ccim_ray.plan import Plan, PlannedTrial, trial_state
+from ccim_ray.rates import Rates, rate_of_training
+from ccim_ray.recording import Recorder
+from ccim_ray.reports.sweep_report import SweepReport, write_sweep_report
+from ccim_ray.resources import ClusterResources
+from ccim_ray.results import collect, measured_rows, reference_rows, update_ledger
+from ccim_ray.sweep_request import SweepRequest
+from ccim_ray.tracking import Tracker, environment_tags
+from ccim_ray.trial_folder import Trial, read_result
+
+
+def run_sweep(request: SweepRequest) -> int:
+    """Do what the request asks for, and print and record the results.
+
+    Returns the exit status: 0 where every trial ended, 1 where some failed. Raises RequestError for a wrong
+    request or wrong data, and where MLflow cannot be reached.
+    """
+    started = time.monotonic()
+    plan = request.plan()
+    to_run = [planned for planned in plan.trials if planned.is_open]
+    say(f"{request.space.question} {_counts(plan)}")
+    say(f"Storage {request.storage.root}")
+    tracker, cluster = _connect(request, bool(to_run))
+    dataset = prepare(plan, request.storage, cluster, request.weights_dir) if cluster else plan.source.dataset
+    with _recording(request, plan, tracker) as recorder:
+        if cluster:
+            _train(to_run, request, cluster, recorder, len(dataset.subjects))
+        report = _report(request, plan, dataset)
+        tracker.log_artifacts(recorder.parent, report.files)
+    console.print(report.table)
+    for planned in plan.trials:
+        state, reason = _state(planned)
+        if state != "done":
+            say(f"{planned.setting}, seed {planned.seed}: {state}{f': {reason}' if reason else ''}")
+    say(f"Results in {report.folder}: {', '.join(path.name for path in report.files)}")
+    say(f"Done in {time.monotonic() - started:.0f} s")
+    say(f"Compare the runs: {_mlflow_command(request)}")
+    return 1 if _any_failed(plan) else 0
+
+
+def _connect(request: SweepRequest, needs_cluster: bool) -> tuple[Tracker, ClusterResources | None]:
+    """MLflow, and Ray where there is something to run: creating a database takes as long as starting Ray."""
+    experiment = f"{request.base.dataset}/{request.space.name}"
+    artifacts = request.storage.root / "mlflow-artifacts"
+    with ThreadPoolExecutor(1) as background:
+        connecting = background.submit(Tracker, request.tracking_uri, experiment, artifacts)
+        cluster = join_cluster() if needs_cluster else None
+        return connecting.result(), cluster
+
+
+@contextmanager
+def _recording(request: SweepRequest, plan: Plan, tracker: Tracker) -> Iterator[Recorder]:
+    """Keeps MLflow up to date inside the block, and leaves no run RUNNING behind it."""
+    tags = _tags(request, plan)
+    name = f"{request.space.name} of {request.base.baseline} on {request.base.dataset}"
+    parent = tracker.open_parent(request.sweep_id(plan), name, request.base.parameters(), tags)
+    recorder = Recorder(tracker, parent, plan.trials, tags)
+    recorder.start()
+    status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
+    try:
+        yield recorder
+        status = "FAILED" if _any_failed(plan) else "FINISHED"
+    finally:
+        recorder.close()
+        tracker.finish(parent, status)
+
+
+def _train(
+    to_run: Sequence[PlannedTrial],
+    request: SweepRequest,
+    cluster: ClusterResources,
+    recorder: Recorder,
+    subjects: int,
+) -> None:
+    """Run the open trials, those of one kind together; tell of each as it ends."""
+    say(f"Training {len(to_run)} trials, {_concurrency(to_run, request, cluster)} at a time")
+    by_signature = {planned.trial.signature: planned for planned in to_run}
+    done = 0
+
+    def on_end(trial: Trial, reason: str | None) -> None:
+        nonlocal done
+        done += 1
+        planned = by_signature[trial.signature]
+        say(f"  [{done}/{len(to_run)}] {planned.setting}, seed {planned.seed}: {_outcome(trial, reason)}")
+        recorder.end(trial.signature)
+
+    def kind(planned: PlannedTrial) -> tuple[str, int]:
+        return planned.trial.experiment.trainable, planned.trial.experiment.workers
+
+    leave_on_sigterm(lambda: say("SIGTERM: leaving; the same command goes on from the last epochs"))
+    for _, group in groupby(sorted(to_run, key=kind), key=kind):
+        trials = [planned.trial for planned in group]
+        started = time.monotonic()
+        run_trials(trials, request.storage, cluster, request.resources, on_end)
+        epochs = sum(trial.experiment.epochs for trial in trials)
+        Rates(request.storage.rates).record(
+            rate_of_training(trials[0].experiment), epochs * subjects, time.monotonic() - started
+        )
+
+
+def _report(request: SweepRequest, plan: Plan, dataset: Dataset) -> SweepReport:
+    folder = request.storage.sweep(request.sweep_id(plan))
+    space, baseline = request.space, request.base.baseline
+    trials_folder = request.storage.root / "trials"
+    entries = update_ledger(folder / "ledger.json", plan.trials, space.axis, trials_folder)
+    published = space.published(request.base, dataset.metric)
+    measured = measured_rows(dataset, baseline, collect(entries), space.reference, published)
+    axis = {entry.setting: entry.axis for entry in entries if entry.axis is not None}
+    return write_sweep_report(folder, space, measured, reference_rows(dataset, baseline), axis)
+
+
+def _outcome(trial: Trial, reason: str | None) -> str:
+    if reason:
+        return f"FAILED: {reason}"
+    result = read_result(Path(trial.paths.folder))
+    if result is None:
+        return "ended without a result"
+    if result.status == "diverged":
+        return f"diverged at step {result.diverged_at_step}"
+    scores = [f"{name} {value:.2%}" for name, value in result.metrics.items() if name.endswith(("/accuracy", "/mAP"))]
+    return f"{', '.join(scores)} ({result.seconds:.1f} s)"
+
+
+def _state(planned: PlannedTrial) -> tuple[str, str | None]:
+    return trial_state(Path(planned.trial.paths.folder))
+
+
+def _any_failed(plan: Plan) -> bool:
+    return any(_state(planned)[0] == "failed" for planned in plan.trials)
+
+
+def _counts(plan: Plan) -> str:
+    states: dict[str, int] = {}
+    for planned in plan.trials:
+        states[planned.state] = states.get(planned.state, 0) + 1
+    return f"{len(plan.trials)} trials: " + ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+
+
+def _concurrency(to_run: Sequence[PlannedTrial], request: SweepRequest, cluster: ClusterResources) -> int:
+    return min(len(to_run), request.resources.concurrent(cluster, request.base.workers))
+
+
+def _tags(request: SweepRequest, plan: Plan) -> dict[str, str]:
+    tags = {
+        "ccim.space": request.space.name,
+        "ccim.sweep": request.sweep_id(plan),
+        "ccim.data_fingerprint": plan.source.fingerprint,
+        "ccim.command": request.command,
+    }
+    return tags | environment_tags()
+
+
+def _mlflow_command(request: SweepRequest) -> str:
+    if request.tracking_uri.startswith("http"):
+        return f"open {request.tracking_uri}"
+    program = Path(sys.executable).with_name("mlflow")
+    near = program.is_relative_to(Path.cwd())
+    return f"{program.relative_to(Path.cwd()) if near else program} ui --backend-store-uri '{request.tracking_uri}'"

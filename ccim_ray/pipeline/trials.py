@@ -1,0 +1,120 @@
+"""Trials over Ray Tune: several at a time, each able to go on where it was interrupted.
+
+A trial's own folder holds its progress, so Tune keeps nothing that matters: the same sweep started again is a
+new Tune run over the trials that are not done. Head trials run in reused actors, where starting one costs
+milliseconds; trials end to end start a DDP group of Ray Train.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+
+from ccim_ray.resources import ClusterResources, TrialResources
+from ccim_ray.storage import Storage, write_json
+from ccim_ray.trial_folder import Trial
+
+ATTEMPTS = 3
+"""Runs of a trial whose process dies or raises, before it is given up."""
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    storage: Storage,
+    cluster: ClusterResources,
+    resources: TrialResources,
+    on_end: Callable[[Trial, str | None], None],
+) -> None:
+    """Run all trials; ``on_end`` hears of each at once, with the reason of a failure or None.
+
+    The trials share one baseline mode and world size. A failed trial leaves ``failure.json`` in its folder.
+    """
+    first = trials[0].experiment
+    by_signature = {trial.signature: trial for trial in trials}
+    gpus = resources.gpus(cluster)
+    if first.trainable == "head":
+        task = tune.with_parameters(_head_task, trials=by_signature)
+        trainable = tune.with_resources(task, {"cpu": 1, "gpu": gpus})
+    else:
+        task = tune.with_parameters(_distributed_task, trials=by_signature, gpus=gpus, storage=storage)
+        # The process that steers a DDP group takes no CPU from it: with a share of one, a group that needs
+        # every CPU of the cluster would wait for ever.
+        trainable = tune.with_resources(task, tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}]))
+    folder = storage.root / "tune"
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"signature": tune.grid_search(list(by_signature))},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=resources.concurrent(cluster, first.workers),
+            reuse_actors=first.trainable == "head",
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name=trials[0].signature,
+            storage_path=str(folder),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
+            callbacks=[_EndOfTrial(by_signature, on_end)],
+        ),
+    )
+    tuner.fit()
+    shutil.rmtree(folder / trials[0].signature, ignore_errors=True)
+
+
+class _EndOfTrial(tune.Callback):
+    """Tells of every trial that ends, as it ends."""
+
+    def __init__(self, trials: dict[str, Trial], on_end: Callable[[Trial, str | None], None]) -> None:
+        self._trials, self._on_end = trials, on_end
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune saves its callbacks to resume from them; this one is made anew each time
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._on_end(self._trials[trial.config["signature"]], None)
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        failed = self._trials[trial.config["signature"]]
+        reason = _reason(trial)
+        write_json(Path(failed.paths.folder) / "failure.json", {"reason": reason, "attempts": ATTEMPTS})
+        self._on_end(failed, reason)
+
+
+def _reason(trial: TuneTrial) -> str:
+    """The last line of the error, which names it; the whole is in Ray's log."""
+    error = trial.get_pickled_error() or trial.get_error()
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(cause).__name__
+
+
+def _head_task(config: dict[str, Any], trials: dict[str, Trial]) -> None:
+    from ccim_ray.trial import run_trial, threads_of_a_trial
+
+    threads_of_a_trial()
+    trial = trials[config["signature"]]
+    Path(trial.paths.folder, "failure.json").unlink(missing_ok=True)
+    result = run_trial(trial, _this_process(), lambda epoch, metrics: tune.report({"epoch": epoch, **metrics}))
+    tune.report({"epoch": result.epochs, "status": result.status})
+
+
+def _distributed_task(config: dict[str, Any], trials: dict[str, Trial], gpus: float, storage: Storage) -> None:
+    from ccim_ray.pipeline.distributed import train_distributed
+
+    trial = trials[config["signature"]]
+    Path(trial.paths.folder, "failure.json").unlink(missing_ok=True)
+    train_distributed(trial, gpus, storage)
+    tune.report({"status": "ended"})
+
+
+def _this_process() -> Any:
+    import torch
+
+    from ccim_ray.training import Process
+
+    return Process(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,0 +1,75 @@
+"""Rendering an embedded world with Ray Data: chunks of pictures in parallel, resumed chunk by chunk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray.data
+
+from ccim_ray.console import say, stage
+from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.datasets.confounded_scenes.world import (
+    Chunk,
+    finish_world,
+    is_complete,
+    world_plan,
+    write_chunk,
+)
+from ccim_ray.pipeline.cluster import join_cluster
+from ccim_ray.rates import Rates
+from ccim_ray.storage import write_json
+
+
+def render_world(settings: WorldSettings, root: Path, rates: Rates) -> None:
+    """Write the world under ``root`` unless it is there; chunks that an interrupted run finished are kept.
+
+    Raises RequestError where the folder cannot be written.
+    """
+    if is_complete(settings, root):
+        return
+    chunks = world_plan(settings)
+    rows_folder = root / ".rows"
+    open_chunks = [chunk for chunk in chunks if not _rows_path(rows_folder, chunk).exists()]
+    say(f"Rendering {settings.images} pictures of the world confounded_scenes ({settings.like}) to {root}")
+    with stage("render", "pictures", sum(chunk.stop - chunk.start for chunk in open_chunks)) as progress:
+        if open_chunks:
+            tasks = [asdict(chunk) for chunk in open_chunks]
+            written = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(
+                _write_chunk_task,  # type: ignore[arg-type]  # Ray types only functions without arguments of their own
+                fn_kwargs={
+                    "settings": settings.model_dump(),
+                    "root": str(root),
+                    "rows_folder": str(rows_folder),
+                },
+                num_cpus=1,
+            )
+            for row in written.iter_rows():
+                progress.advance(row["pictures"])
+    rates.record("render", progress.done, progress.seconds)
+    rows = [row for chunk in chunks for row in json.loads(_rows_path(rows_folder, chunk).read_text())]
+    finish_world(settings, rows, root)
+    shutil.rmtree(rows_folder)
+
+
+def make_world(settings: WorldSettings, out: Path) -> int:
+    """What ``jobs/make_confounded_scenes.py`` does; returns the exit status."""
+    root = out.expanduser().absolute()
+    join_cluster()
+    render_world(settings, root, Rates(root / ".rates.json"))
+    say(f"Wrote {settings.images} pictures, annotations like {settings.like}, splits and truth to {root}")
+    return 0
+
+
+def _rows_path(folder: Path, chunk: Chunk) -> Path:
+    return folder / f"{chunk.split}-{chunk.start:06d}.json"
+
+
+def _write_chunk_task(row: dict[str, Any], settings: dict[str, Any], root: str, rows_folder: str) -> dict[str, int]:
+    chunk = Chunk(**row)
+    written = write_chunk(WorldSettings(**settings), chunk, Path(root))
+    write_json(_rows_path(Path(rows_folder), chunk), written)  # last: its presence means the chunk is done
+    return {"pictures": len(written)}

@@ -1,0 +1,182 @@
+"""What a list of experiments needs, and what of it is there already. Starts nothing, writes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.datasets.registry import load_dataset
+from ccim_ray.errors import RequestError
+from ccim_ray.experiment import STAGE_VERSIONS, BackboneSettings, DictionarySettings, Experiment
+from ccim_ray.perception.architectures import View, ViewRequest
+from ccim_ray.perception.weight_files import weights_digest
+from ccim_ray.prepared import TrialPaths
+from ccim_ray.storage import Storage, short_digest
+from ccim_ray.trial_folder import Trial, read_result
+
+SHARD_SUBJECTS = 128
+"""Subjects in one shard: the unit of extraction, of resuming, and of progress."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The dataset of a sweep; read, or for an embedded world rendered, when first asked for."""
+
+    name: str
+    root: Path
+    world: WorldSettings | None
+    subject_limit: int | None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Key of everything derived from the data. A world is a function of its settings, so it need not exist."""
+        if self.world:
+            return short_digest({"world": self.world.model_dump(mode="json"), "version": STAGE_VERSIONS["world"]})
+        return short_digest({"dataset": self.dataset.fingerprint, "subject_limit": self.subject_limit})
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """Reads the annotation. Raises RequestError where folder or files are wrong."""
+        dataset = load_dataset(self.name, self.root)
+        return dataset.limited(self.subject_limit) if self.subject_limit else dataset
+
+
+@dataclass(frozen=True)
+class PlannedView:
+    """One view of every subject, as a folder of shards."""
+
+    request: ViewRequest
+    key: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class PlannedDictionary:
+    """One dictionary, made from a view's features."""
+
+    settings: DictionarySettings
+    features: PlannedView
+    key: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial of a setting and a seed."""
+
+    setting: str
+    trial: Trial
+    state: str
+    """"done", "diverged", "failed" (its reason in ``reason``), "started" or "new"."""
+    reason: str | None = None
+
+    @property
+    def seed(self) -> int:
+        """The experiment's seed."""
+        return self.trial.experiment.seed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still has to run; a failed trial is tried again."""
+        return self.state not in ("done", "diverged")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a sweep will do, and where it will lie."""
+
+    source: DataSource
+    subjects: Path
+    views: tuple[PlannedView, ...]
+    dictionaries: tuple[PlannedDictionary, ...]
+    trials: tuple[PlannedTrial, ...]
+
+
+def make_plan(
+    settings: Mapping[str, Experiment],
+    seeds: tuple[int, ...],
+    storage: Storage,
+    data_root: Path | None,
+    weights_dir: Path | None = None,
+) -> Plan:
+    """Plan every setting with every seed; all settings share one dataset.
+
+    Raises RequestError where the dataset cannot be read, a weight file is missing, or ``--data-root`` is.
+    """
+    first = next(iter(settings.values()))
+    source = _source(first, storage, data_root)
+    views: dict[str, PlannedView] = {}
+    dictionaries: dict[str, PlannedDictionary] = {}
+    trials = []
+
+    def plan_view(view: View, backbone: BackboneSettings, features: bool) -> PlannedView:
+        request = ViewRequest(view, backbone.arch, backbone.weights if features else None)
+        digest = weights_digest(backbone.arch, backbone.weights, weights_dir) if features else None
+        versions = [STAGE_VERSIONS["views"], STAGE_VERSIONS["features"] if features else None]
+        key = short_digest([source.fingerprint, view, backbone.arch, digest, versions, SHARD_SUBJECTS])
+        folder = storage.features(key) if features else storage.crops(key)
+        return views.setdefault(key, PlannedView(request, key, folder))
+
+    def plan_dictionary(experiment: Experiment) -> PlannedDictionary:
+        view: View = "masked_context" if experiment.masking == "subject" else "context"
+        features = plan_view(view, experiment.backbone, features=True)
+        chosen = experiment.dictionary
+        key = short_digest([features.key, chosen.model_dump(), STAGE_VERSIONS["dictionary"]])
+        path = storage.dictionary(key)
+        return dictionaries.setdefault(key, PlannedDictionary(chosen, features, key, path))
+
+    subjects = storage.subjects(source.fingerprint)
+    for name, of_setting in settings.items():
+        for seed in seeds:
+            experiment = of_setting.with_changes(seed=seed)
+            frozen = experiment.trainable == "head"
+            trunks: dict[View, BackboneSettings] = {
+                "context": experiment.trunks.context,
+                "body": experiment.trunks.body,
+            }
+            needed = {view: plan_view(view, trunk, frozen) for view, trunk in trunks.items()}
+            dictionary = plan_dictionary(experiment) if experiment.deconfounder == "ccim" else None
+            signature = experiment.signature(source.fingerprint, _digests(experiment, weights_dir))
+            paths = TrialPaths(
+                folder=str(storage.trial(signature)),
+                subjects=str(subjects),
+                views={view: str(planned.folder) for view, planned in needed.items()},
+                dictionary=str(dictionary.path) if dictionary else None,
+            )
+            trial = Trial(experiment, signature, paths, str(weights_dir) if weights_dir else None)
+            state, reason = trial_state(storage.trial(signature))
+            trials.append(PlannedTrial(name, trial, state, reason))
+    return Plan(source, subjects, tuple(views.values()), tuple(dictionaries.values()), tuple(trials))
+
+
+def trial_state(folder: Path) -> tuple[str, str | None]:
+    """State of the trial in ``folder`` and, where it failed or diverged, why."""
+    result = read_result(folder)
+    if result:
+        reason = f"loss not finite at step {result.diverged_at_step}" if result.status == "diverged" else None
+        return result.status, reason
+    failure = folder / "failure.json"
+    if failure.exists():
+        return "failed", str(json.loads(failure.read_text())["reason"])
+    return ("started", None) if (folder / "checkpoint.pt").exists() else ("new", None)
+
+
+def _source(experiment: Experiment, storage: Storage, data_root: Path | None) -> DataSource:
+    if experiment.world:
+        key = short_digest({"world": experiment.world.model_dump(mode="json"), "version": STAGE_VERSIONS["world"]})
+        return DataSource(experiment.dataset, storage.world(key), experiment.world, experiment.subject_limit)
+    if data_root is None:
+        raise RequestError(f"--dataset {experiment.dataset} needs its folder: add --data-root DIR")
+    return DataSource(experiment.dataset, data_root.expanduser().absolute(), None, experiment.subject_limit)
+
+
+def _digests(experiment: Experiment, weights_dir: Path | None) -> dict[str, str]:
+    used = {"context": experiment.trunks.context, "body": experiment.trunks.body}
+    if experiment.deconfounder == "ccim":
+        used["backbone"] = experiment.backbone
+    return {name: weights_digest(of.arch, of.weights, weights_dir) for name, of in used.items()}

@@ -1,0 +1,196 @@
+"""What the preparing stages leave on disk for a trial, and how a trial reads it.
+
+Shape suffixes: S subjects, K categories, D feature, H height, W width, C colour.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from ccim_ray.datasets.dataset import Dataset, split_rank
+from ccim_ray.datasets.subject import subjects_from_table, subjects_to_table
+from ccim_ray.errors import RequestError
+from ccim_ray.storage import atomic_path
+
+if TYPE_CHECKING:
+    from ccim_ray.confounders import ConfounderDictionary
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ViewRows:
+    """One view of every subject: features (S, D) float32 or pictures (S, H, W, C) uint8.
+
+    Attributes:
+        shards: arrays whose rows follow the dataset's subjects; pictures stay memory-mapped.
+        reasons: for each row, None or why its image could not be used.
+    """
+
+    shards: tuple[Array, ...]
+    reasons: tuple[str | None, ...]
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        return np.cumsum([0, *(len(shard) for shard in self.shards)])
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return self.shards[0].shape[1:]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Array:
+        """Rows in the order asked for, copied."""
+        if len(self.shards) == 1:
+            return np.ascontiguousarray(self.shards[0][rows])
+        taken = np.empty((len(rows), *self.row_shape), self.shards[0].dtype)
+        shard_of_row = np.searchsorted(self._starts, rows, side="right") - 1
+        for shard in np.unique(shard_of_row):
+            here = shard_of_row == shard
+            taken[here] = self.shards[shard][rows[here] - self._starts[shard]]
+        return taken
+
+
+@dataclass(frozen=True)
+class SubjectIndex:
+    """Splits and labels of a dataset's subjects, as trials need them."""
+
+    subject_ids: tuple[str, ...]
+    splits: npt.NDArray[np.str_]
+    targets: npt.NDArray[np.float32]
+    categories: tuple[str, ...]
+    multi_label: bool
+
+    @property
+    def metric(self) -> str:
+        """The paper's metric: "mAP" or "accuracy"."""
+        return "mAP" if self.multi_label else "accuracy"
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """Splits whose name starts with "test"."""
+        found = {name for name in self.splits.tolist() if name.startswith("test")}
+        return tuple(sorted(found, key=split_rank))
+
+
+def write_subject_index(dataset: Dataset, path: Path) -> None:
+    """Write the dataset's subjects with what is needed to read them back without the dataset."""
+    facts = {"categories": dataset.categories, "multi_label": dataset.multi_label, "root": str(dataset.root)}
+    table = subjects_to_table(dataset.subjects).replace_schema_metadata({"ccim_ray": json.dumps(facts)})
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def read_subject_index(path: Path) -> SubjectIndex:
+    """Read what write_subject_index wrote."""
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[b"ccim_ray"])
+    categories = tuple(facts["categories"])
+    column = {name: k for k, name in enumerate(categories)}
+    subjects = subjects_from_table(table)
+    targets_SK = np.zeros((len(subjects), len(categories)), np.float32)
+    for row, subject in enumerate(subjects):
+        for label in subject.labels:
+            targets_SK[row, column[label]] = 1.0
+    return SubjectIndex(
+        subject_ids=tuple(subject.subject_id for subject in subjects),
+        splits=np.array([subject.split for subject in subjects]),
+        targets=targets_SK,
+        categories=categories,
+        multi_label=facts["multi_label"],
+    )
+
+
+def write_shard(path: Path, subject_ids: list[str], rows: Array, reasons: list[str | None]) -> None:
+    """Write one shard atomically: ``.parquet`` for features, ``.arrow`` (memory-mappable) for pictures."""
+    columns = pa.table(
+        {
+            "subject_id": pa.array(subject_ids, pa.string()),
+            "reason": pa.array(reasons, pa.string()),
+            "rows": pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(rows)),
+        }
+    )
+    with atomic_path(path) as temporary:
+        if path.suffix == ".parquet":
+            pq.write_table(columns, temporary, compression="none", use_dictionary=False)
+        else:
+            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, columns.schema) as writer:
+                writer.write_table(columns)
+
+
+def read_shards(folder: Path, subject_ids: tuple[str, ...]) -> ViewRows:
+    """Read all shards of a view. Raises RequestError where a shard is damaged or rows are missing."""
+    arrays: list[Array] = []
+    reasons: list[str | None] = []
+    found: list[str] = []
+    for path in sorted(folder.glob("shard-*")):
+        table = _read_shard(path)
+        arrays.append(table["rows"].combine_chunks().to_numpy_ndarray())
+        reasons += table["reason"].to_pylist()
+        found += table["subject_id"].to_pylist()
+    if tuple(found) != subject_ids:
+        raise RequestError(
+            f"{folder} holds {len(found)} rows that do not match the {len(subject_ids)} subjects; "
+            "delete it and run again"
+        )
+    if arrays[0].ndim == 2:
+        arrays = [np.concatenate(arrays)]
+    return ViewRows(tuple(arrays), tuple(reasons))
+
+
+def _read_shard(path: Path) -> pa.Table:
+    try:
+        if path.suffix == ".parquet":
+            return pq.read_table(path)
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RequestError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+@dataclass(frozen=True)
+class TrialInputs:
+    """Everything a trial learns from."""
+
+    index: SubjectIndex
+    views: dict[str, ViewRows]
+    dictionary: ConfounderDictionary | None
+
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """Row numbers of the split's subjects whose image was usable in every view."""
+        usable = self.index.splits == split
+        for view in self.views.values():
+            usable = usable & np.array([reason is None for reason in view.reasons])
+        return np.flatnonzero(usable)
+
+
+@dataclass(frozen=True)
+class TrialPaths:
+    """Where a trial's inputs lie; plain strings, so that it travels to any worker."""
+
+    folder: str
+    subjects: str
+    views: dict[str, str]
+    dictionary: str | None
+
+    def read(self) -> TrialInputs:
+        """Read the inputs. Raises RequestError for missing or damaged files."""
+        from ccim_ray.confounders import ConfounderDictionary  # torch: not needed to plan
+
+        index = read_subject_index(Path(self.subjects))
+        views = {name: read_shards(Path(folder), index.subject_ids) for name, folder in self.views.items()}
+        dictionary = ConfounderDictionary.load(Path(self.dictionary)) if self.dictionary else None
+        return TrialInputs(index, views, dictionary)

@@ -1,0 +1,41 @@
+"""Measured speeds of the stages, kept beside the results they came from, for ``--plan``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ccim_ray.experiment import Experiment
+from ccim_ray.storage import write_json
+
+REFERENCE_MACHINE = "two CPU cores, no GPU"
+REFERENCE_RATES: dict[str, float] = {}
+"""Units a second on the reference machine, where this storage has measured nothing itself."""
+
+
+def rate_of_training(experiment: Experiment) -> str:
+    """Name of the speed at which trials like this one train, all at a time, in subjects times epochs a second."""
+    return f"train/{experiment.baseline}/{experiment.trainable}"
+
+
+class Rates:
+    """Units a second of each stage: what this storage measured last, else the reference machine's."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._own: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    def seconds(self, name: str, units: float) -> float | None:
+        """Time that ``units`` should take; None where nobody has measured it."""
+        rate = self._own.get(name) or REFERENCE_RATES.get(name)
+        return units / rate if rate else None
+
+    def is_own(self, name: str) -> bool:
+        """Whether the speed was measured on this storage's machines."""
+        return name in self._own
+
+    def record(self, name: str, units: float, seconds: float) -> None:
+        """Keep a measured speed."""
+        if units > 0 and seconds > 0:
+            self._own[name] = units / seconds
+            write_json(self._path, self._own)

@@ -1,0 +1,128 @@
+"""What ``--plan`` prints: what is there, what is to do, and what it should take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from ccim_ray.datasets.confounded_scenes.world import is_complete
+from ccim_ray.perception.architectures import architecture
+from ccim_ray.plan import SHARD_SUBJECTS, Plan, PlannedView
+from ccim_ray.rates import REFERENCE_MACHINE, Rates, rate_of_training
+from ccim_ray.resources import TrialResources
+from ccim_ray.storage import Storage
+
+PICTURE_BYTES = {"caer_s": 36_000, "emotic": 9_000, "groupwalk": 9_000}
+"""A picture of 128 px of the embedded world with its depth map, by format, as measured."""
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One stage: what is there, what is to do, how long it should take, what it adds to the disk."""
+
+    stage: str
+    there: str
+    to_do: str
+    rate: str | None = None
+    units: float = 0
+    disk: float = 0
+
+
+def plan_rows(plan: Plan) -> list[PlanRow]:
+    """Stages in the order in which they run."""
+    rows = []
+    world = plan.source.world
+    rendered = world is not None and is_complete(world, plan.source.root)
+    subjects = world.images if world else len(plan.source.dataset.subjects)
+    if world:
+        to_render = 0 if rendered else world.images
+        disk = to_render * PICTURE_BYTES[world.like] * (world.image_size / 128) ** 2
+        rows.append(
+            PlanRow("render", f"{world.images - to_render} pictures", f"{to_render}", "render", to_render, disk)
+        )
+    for view in plan.views:
+        shards = -(-subjects // SHARD_SUBJECTS)
+        there = len(list(view.folder.glob(f"shard-*{view.request.suffix}")))
+        to_do = max(0, min(subjects, (shards - there) * SHARD_SUBJECTS))
+        rate = f"extract/{view.request.arch}/{'features' if view.request.weights else 'pictures'}"
+        rows.append(
+            PlanRow(
+                f"extract {view.request.title}",
+                f"{subjects - to_do} subjects",
+                f"{to_do}",
+                rate,
+                to_do,
+                to_do * _bytes_of_a_row(view),
+            )
+        )
+    if plan.dictionaries:
+        missing = [planned for planned in plan.dictionaries if not planned.path.exists()]
+        sizes = ", ".join(str(planned.settings.size) for planned in missing)
+        rows.append(
+            PlanRow(
+                "cluster",
+                f"{len(plan.dictionaries) - len(missing)} dictionaries",
+                f"{len(missing)}" + (f" (N = {sizes})" if missing else ""),
+                "cluster",
+                sum(planned.settings.size for planned in missing),
+            )
+        )
+    return rows + _trial_rows(plan, subjects)
+
+
+def _trial_rows(plan: Plan, subjects: int) -> list[PlanRow]:
+    states = Counter(planned.state for planned in plan.trials)
+    ended = [f"{states[name]} {name}" for name in ("done", "diverged") if states[name]]
+    again = [f"{states[name]} {name}" for name in ("failed", "started") if states[name]]
+    to_run = [planned for planned in plan.trials if planned.is_open]
+    epochs = sum(planned.trial.experiment.epochs for planned in to_run)
+    kind = plan.trials[0].trial.experiment
+    note = f" ({', '.join(again)})" if again else ""
+    units = epochs * subjects
+    return [PlanRow("train", ", ".join(ended) or "0 trials", f"{len(to_run)}{note}", rate_of_training(kind), units)]
+
+
+def plan_table(plan: Plan, storage: Storage, resources: TrialResources) -> Table:
+    """The plan as a table, with the sum of the times that are known."""
+    rates = Rates(storage.rates)
+    table = Table(title=f"Plan (storage {storage.root})", title_justify="left")
+    for heading in ("stage", "there", "to do", "time", "disk"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    known, unknown, disk = 0.0, False, 0.0
+    for row in plan_rows(plan):
+        seconds = rates.seconds(row.rate, row.units) if row.rate and row.units else 0.0
+        unknown |= seconds is None
+        known += seconds or 0.0
+        disk += row.disk
+        table.add_row(row.stage, row.there, row.to_do, _duration(seconds), _size(row.disk))
+    table.add_section()
+    gpu_hours = (resources.gpus_per_worker or 0.0) * known / 3600
+    total = ("at least " if unknown else "") + _duration(known)
+    table.add_row("all", "", f"{gpu_hours:.2f} GPU-hours", total, _size(disk))
+    measured_here = all(rates.is_own(row.rate) for row in plan_rows(plan) if row.rate and row.units)
+    table.caption = (
+        f"Times as measured {'in this storage' if measured_here else 'on ' + REFERENCE_MACHINE}; "
+        "- : nothing to do, ? : not measured yet"
+    )
+    return table
+
+
+def _bytes_of_a_row(view: PlannedView) -> float:
+    arch = architecture(view.request.arch)
+    return arch.feature_dim * 4 if view.request.weights else arch.input_size**2 * 3
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    if seconds == 0:
+        return "-"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(size: float) -> str:
+    return "-" if size == 0 else f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

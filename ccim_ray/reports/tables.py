@@ -1,0 +1,379 @@
+"""Result tables: what was measured over seeds, what it is compared with, and what the paper printed.
+
+Rows hold fractions where a metric is one; people read percent. A number that was not measured is empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ccim_ray.statistics import PairedDelta, holm, paired_delta, summarise
+from ccim_ray.storage import atomic_path
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = (
+    "dataset",
+    "baseline",
+    "setting",
+    "metric",
+    "n_seeds",
+    "mean",
+    "sd",
+    "ci_low",
+    "ci_high",
+    "reference_setting",
+    "delta",
+    "p_holm",
+    "published",
+    "published_delta",
+)
+"""Columns of results.csv."""
+
+SIGNIFICANCE_LEVEL = 0.05
+TABLE_WIDTH = 100
+
+Results = Mapping[str, Mapping[int, Mapping[str, float]]]
+"""setting -> seed -> metric -> value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultRow:
+    """One metric of one setting. None is what was not measured or is not defined.
+
+    Attributes:
+        n_seeds: seeds that the mean is over; None for a constant, such as chance.
+        sd: standard deviation (ddof=1).
+        ci_low, ci_high: 95 % t interval of the mean.
+        delta: mean paired difference to ``reference_setting`` over the seeds that both have.
+        delta_ci_low, delta_ci_high: its 95 % t interval.
+        p_holm: its paired t test, corrected over the settings of one metric.
+        published: the paper's value, as a fraction.
+        published_delta: the paper's value less its value for ``reference_setting``.
+    """
+
+    dataset: str
+    baseline: str
+    setting: str
+    metric: str
+    n_seeds: int | None = None
+    mean: float | None = None
+    sd: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    reference_setting: str | None = None
+    delta: float | None = None
+    delta_ci_low: float | None = None
+    delta_ci_high: float | None = None
+    p_holm: float | None = None
+    published: float | None = None
+    published_delta: float | None = None
+
+    @property
+    def mark(self) -> str:
+        """Reads "≈" where Δ cannot be told from noise, "?" where too few seeds leave that open."""
+        if self.delta is None:
+            return ""
+        if self.delta_ci_low is not None and self.delta_ci_high is not None:
+            if self.delta_ci_low <= 0 <= self.delta_ci_high:
+                return "≈"
+            if self.p_holm is not None:
+                return "≈" if self.p_holm >= SIGNIFICANCE_LEVEL else ""
+        return "?"
+
+
+def build_rows(
+    dataset: str,
+    baseline: str,
+    results: Results,
+    metrics: Sequence[str],
+    reference_setting: str,
+    published: Mapping[tuple[str, str], float],
+) -> list[ResultRow]:
+    """One row per metric and setting, metric by metric, settings in the order of ``results``.
+
+    Args:
+        dataset, baseline: named in every row.
+        results: what was measured; a value that is missing or not finite counts as not measured.
+        metrics: the metrics to show.
+        reference_setting: what deltas are taken from; its own row has none.
+        published: the paper's value, a fraction, for (setting, metric) where it has one.
+    """
+    rows: list[ResultRow] = []
+    for metric in metrics:
+        measured = {setting: _finite_values(seeds, metric) for setting, seeds in results.items()}
+        reference = measured.get(reference_setting, {})
+        deltas = {
+            setting: _paired(values, reference) for setting, values in measured.items() if setting != reference_setting
+        }
+        corrected = holm([delta.p if delta else None for delta in deltas.values()])
+        p_holm = dict(zip(deltas, corrected, strict=True))
+        for setting, values in measured.items():
+            summary = summarise(list(values.values())) if values else None
+            delta = deltas.get(setting)
+            row = ResultRow(
+                dataset=dataset,
+                baseline=baseline,
+                setting=setting,
+                metric=metric,
+                n_seeds=len(values),
+                mean=summary.mean if summary else None,
+                sd=summary.sd if summary else None,
+                ci_low=summary.ci_low if summary else None,
+                ci_high=summary.ci_high if summary else None,
+                reference_setting=reference_setting if setting in deltas else None,
+                delta=delta.delta if delta else None,
+                delta_ci_low=delta.ci_low if delta else None,
+                delta_ci_high=delta.ci_high if delta else None,
+                p_holm=p_holm.get(setting),
+                published=published.get((setting, metric)),
+                published_delta=_published_delta(published, setting, reference_setting, metric),
+            )
+            rows.append(row)
+    return rows
+
+
+def constant_row(dataset: str, baseline: str, setting: str, metric: str, value: float) -> ResultRow:
+    """A number that no seed changes, such as chance or the best that the known world allows."""
+    return ResultRow(dataset=dataset, baseline=baseline, setting=setting, metric=metric, mean=value)
+
+
+def write_csv(rows: Iterable[ResultRow], path: Path) -> None:
+    """The columns of COLUMNS, fractions in full precision; empty where nothing was measured."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in rows:
+            writer.writerow(["" if (value := getattr(row, name)) is None else value for name in COLUMNS])
+
+
+def write_markdown(rows: Sequence[ResultRow], path: Path) -> None:
+    """One table a metric, in percent, with the legend of the marks below."""
+    parts = [f"# {_subject(rows)}"]
+    for heading, group in _groups(rows):
+        names = _shown_columns(group)
+        cells = [[_escape_markdown(value) for value in _cells(row, group, names)] for row in group]
+        align = ["---" if name == "setting" else "---:" for name in names]
+        table = [names, align, *cells]
+        parts.append(f"## {heading}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in table))
+    parts.append(legend(rows))
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def write_latex(rows: Sequence[ResultRow], path: Path) -> None:
+    """A booktabs table: settings down, metrics across, mean ± sd in percent, the best of a block in bold.
+
+    Constants, such as chance, are never in bold. A dagger stands for either mark of ``ResultRow.mark``;
+    brackets hold what the paper printed.
+    """
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_escape_latex(_subject(rows))}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}",
+        r"\toprule",
+        " & ".join(["Setting", *(_escape_latex(metric) for metric in metrics)]) + r" \\",
+    ]
+    for (dataset, baseline), block in groupby(_by_block(rows), key=lambda row: (row.dataset, row.baseline)):
+        lines.append(r"\midrule")
+        heading = _escape_latex(f"{baseline}, {dataset}")
+        lines.append(rf"\multicolumn{{{len(metrics) + 1}}}{{l}}{{\emph{{{heading}}}}} \\")
+        lines += _latex_block(list(block), metrics)
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\par\smallskip\footnotesize Mean $\pm$ standard deviation over seeds, as published in brackets.",
+        rf"$\dagger$: no difference to {_escape_latex(_reference(rows))} can be told from noise.",
+        r"\end{table}",
+    ]
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def rich_table(rows: Sequence[ResultRow], title: str) -> Table:
+    """The table that a job prints: at most TABLE_WIDTH columns wide, one section a metric, percent."""
+    from rich import box
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    names = _shown_columns(rows)
+    table = Table(title=_escape_markup(title), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    for name in names:
+        if name == "setting":
+            table.add_column(name, overflow="fold", max_width=30)
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    groups = list(_groups(rows))
+    for heading, group in groups:
+        if len(groups) > 1:
+            table.add_row(f"[bold]{_escape_markup(heading)}[/bold]")
+        for row in group:
+            table.add_row(*(_escape_markup(value) for value in _cells(row, group, names)))
+        table.add_section()
+    # A fixed width, so that a console that takes itself to be narrow, such as a log, cuts no number short.
+    console = Console(width=TABLE_WIDTH)
+    table.width = Measurement.get(console, console.options, table).maximum
+    table.caption = _escape_markup(textwrap.fill(legend(rows), table.width))
+    return table
+
+
+def legend(rows: Sequence[ResultRow]) -> str:
+    """What the columns and marks of a table mean."""
+    return (
+        f"Δ: mean difference to {_reference(rows)}, paired by seed. p: its paired t test, with Holm's "
+        "correction over the settings of one metric. ≈: no difference can be told from noise (the 95 % "
+        "interval of Δ holds 0, or p ≥ 0.05). ?: too few seeds to tell."
+    )
+
+
+def in_percent(rows: Iterable[ResultRow], metric: str) -> bool:
+    """Whether ``metric`` is a share, to be read in percent: no loss, and every value lies in [0, 1]."""
+    values = [value for row in rows if row.metric == metric for value in (row.mean, row.published)]
+    return "loss" not in metric and all(0 <= value <= 1 for value in values if value is not None)
+
+
+def _finite_values(seeds: Mapping[int, Mapping[str, float]], metric: str) -> dict[int, float]:
+    found = {seed: seeds[seed][metric] for seed in sorted(seeds) if metric in seeds[seed]}
+    return {seed: value for seed, value in found.items() if math.isfinite(value)}
+
+
+def _paired(values: Mapping[int, float], reference: Mapping[int, float]) -> PairedDelta | None:
+    shared = [seed for seed in values if seed in reference]
+    if not shared:
+        return None
+    return paired_delta([values[seed] for seed in shared], [reference[seed] for seed in shared])
+
+
+def _published_delta(
+    published: Mapping[tuple[str, str], float], setting: str, reference_setting: str, metric: str
+) -> float | None:
+    value, reference = published.get((setting, metric)), published.get((reference_setting, metric))
+    if value is None or reference is None or setting == reference_setting:
+        return None
+    return value - reference
+
+
+def _reference(rows: Iterable[ResultRow]) -> str:
+    return " or ".join(dict.fromkeys(row.reference_setting for row in rows if row.reference_setting))
+
+
+def _subject(rows: Iterable[ResultRow]) -> str:
+    """What all rows are about, such as "EMOT-Net on emotic"."""
+    rows = list(rows)
+    named = [" and ".join(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("baseline", "dataset")]
+    return " on ".join(named)
+
+
+def _by_block(rows: Iterable[ResultRow]) -> list[ResultRow]:
+    """Rows with those of one dataset and baseline together, else in the order given."""
+    blocks: dict[tuple[str, str], list[ResultRow]] = {}
+    for row in rows:
+        blocks.setdefault((row.dataset, row.baseline), []).append(row)
+    return [row for block in blocks.values() for row in block]
+
+
+def _groups(rows: Sequence[ResultRow]) -> Iterator[tuple[str, list[ResultRow]]]:
+    """Rows of one dataset, baseline and metric, under a heading that leaves out what all rows share."""
+    several = [name for name in ("dataset", "baseline") if len({getattr(row, name) for row in rows}) > 1]
+    groups: dict[tuple[str, str, str], list[ResultRow]] = {}
+    for row in rows:
+        groups.setdefault((row.dataset, row.baseline, row.metric), []).append(row)
+    for group in groups.values():
+        yield ", ".join(getattr(group[0], name) for name in [*several, "metric"]), group
+
+
+def _shown_columns(rows: Iterable[ResultRow]) -> list[str]:
+    names = ["setting", "n", "mean ± sd", "95 % CI", "Δ", "p"]
+    if any(row.published is not None for row in rows):
+        names += ["paper", "paper Δ"]
+    return names
+
+
+def _cells(row: ResultRow, group: Sequence[ResultRow], names: Sequence[str]) -> list[str]:
+    """The row as text, one cell a name of ``names``."""
+    percent = in_percent(group, row.metric)
+
+    def number(value: float | None, signed: bool = False) -> str:
+        if value is None:
+            return ""
+        sign = "+" if signed else ""
+        return f"{100 * value:{sign}.2f}" if percent else f"{value:{sign}.4g}"
+
+    low, high, sd = number(row.ci_low), number(row.ci_high), number(row.sd)
+    texts = {
+        "setting": row.setting,
+        "n": "" if row.n_seeds is None else str(row.n_seeds),
+        "mean ± sd": number(row.mean) + (f" ± {sd}" if sd else ""),
+        "95 % CI": f"{low} to {high}" if low else "",
+        "Δ": f"{number(row.delta, signed=True)} {row.mark}".strip(),
+        "p": _p_value(row.p_holm),
+        "paper": number(row.published),
+        "paper Δ": number(row.published_delta, signed=True),
+    }
+    return [texts[name] for name in names]
+
+
+def _p_value(p: float | None) -> str:
+    if p is None:
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _latex_block(block: Sequence[ResultRow], metrics: Sequence[str]) -> Iterator[str]:
+    cells = {(row.setting, row.metric): row for row in block}
+    best = {metric: _best_text(block, metric) for metric in metrics}
+    for setting in dict.fromkeys(row.setting for row in block):
+        texts = [_escape_latex(setting)]
+        for metric in metrics:
+            row = cells.get((setting, metric))
+            mean, sd = _mean_and_sd(row, block) if row else ("", "")
+            bold = row is not None and row.n_seeds and mean == best[metric]
+            text = rf"\textbf{{{mean}}}" if bold else mean
+            text += rf" $\pm$ {sd}" if sd else ""
+            text += r"$^\dagger$" if row is not None and row.mark else ""
+            printed = _cells(row, block, ["paper"])[0] if row else ""
+            texts.append(f"{text} ({printed})".strip() if printed else text)
+        yield " & ".join(texts) + r" \\"
+
+
+def _best_text(block: Sequence[ResultRow], metric: str) -> str | None:
+    """The best measured mean as it is printed, so that ties in print are ties in bold."""
+    measured = [row for row in block if row.metric == metric and row.n_seeds and row.mean is not None]
+    if not measured:
+        return None
+    choose = min if "loss" in metric else max
+    return _mean_and_sd(choose(measured, key=lambda row: row.mean or 0.0), block)[0]
+
+
+def _mean_and_sd(row: ResultRow, block: Sequence[ResultRow]) -> tuple[str, str]:
+    mean, _, sd = _cells(row, block, ["mean ± sd"])[0].partition(" ± ")
+    return mean, sd
+
+
+def _escape_latex(text: str) -> str:
+    escapes = {character: f"\\{character}" for character in "&%$#_{}"}
+    escapes |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    escapes |= {"λ": r"$\lambda$", "ρ": r"$\rho$", "η": r"$\eta$", "×": r"$\times$", "·": r"$\cdot$"}
+    return "".join(escapes.get(character, character) for character in text)
+
+
+def _escape_markdown(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+def _escape_markup(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

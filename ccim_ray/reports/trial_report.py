@@ -1,0 +1,52 @@
+"""What is kept of one trial beside its numbers: figures of its test scores, and an example for its model.
+
+Shape suffixes: S subjects, K categories.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from ccim_ray.metrics import evaluate
+from ccim_ray.reports.figures import confusion_matrix, per_category_chart
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def draw_trial_figures(folder: Path, figures: Path) -> None:
+    """One figure a test split: the confusion matrix, or for several labels at once the AP of each category."""
+    facts = json.loads((folder / "categories.json").read_text())
+    names = tuple(facts["names"])
+    scores = load_file(folder / "scores.safetensors")
+    for split in (name for name in scores if name.startswith("test") and "/" not in name):
+        scores_SK, targets_SK = scores[split], scores[f"{split}/targets"]
+        if len(scores_SK) == 0:
+            continue
+        if facts["multi_label"]:
+            values = evaluate(scores_SK, targets_SK, names, multi_label=True)
+            shown = {key.removeprefix("AP/"): value for key, value in values.items() if key.startswith("AP/")}
+            per_category_chart(shown, figures / f"{split}_average_precision.png")
+        else:
+            counts_KK = np.zeros((len(names), len(names)), np.int64)
+            np.add.at(counts_KK, (targets_SK.argmax(1), scores_SK.argmax(1)), 1)
+            confusion_matrix(counts_KK, names, figures / f"{split}_confusion.png")
+
+
+def model_example(folder: Path, subjects: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One subject as input of the logged model, and the form of its output, from which MLflow reads types."""
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(subjects, columns=["image", "body_box"])
+    root = Path(json.loads(pq.read_schema(subjects).metadata[b"ccim_ray"])["root"])
+    x1, y1, x2, y2 = table["body_box"][0].as_py()
+    names = json.loads((folder / "categories.json").read_text())["names"]
+    image = str(root / table["image"][0].as_py())
+    example_input = pd.DataFrame([{"image": image, "x1": x1, "y1": y1, "x2": x2, "y2": y2}])
+    return example_input, pd.DataFrame(np.zeros((1, len(names)), np.float32), columns=names)

@@ -1,0 +1,41 @@
+"""What a cluster offers, and what trials may take of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ClusterResources:
+    """What the cluster offers in all."""
+
+    cpus: int
+    gpus: int
+
+
+@dataclass(frozen=True)
+class TrialResources:
+    """What trials may take.
+
+    Attributes:
+        max_concurrent: trials at a time; None works it out from the cluster.
+        gpus_per_worker: GPUs of each process, may be a fraction; None takes one where there are GPUs.
+    """
+
+    max_concurrent: int | None = None
+    gpus_per_worker: float | None = None
+
+    def gpus(self, cluster: ClusterResources) -> float:
+        """GPUs of one process on this cluster."""
+        if self.gpus_per_worker is not None:
+            return self.gpus_per_worker
+        return 1.0 if cluster.gpus else 0.0
+
+    def concurrent(self, cluster: ClusterResources, workers: int) -> int:
+        """Trials of ``workers`` processes that fit at a time, at least one."""
+        if self.max_concurrent is not None:
+            return self.max_concurrent
+        fit = cluster.cpus // workers
+        if self.gpus(cluster):
+            fit = min(fit, int(cluster.gpus / (self.gpus(cluster) * workers)))
+        return max(1, fit)

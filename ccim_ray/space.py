@@ -1,0 +1,50 @@
+"""A question put as data: settings of one experiment, and the one they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ccim_ray.experiment import Experiment
+from ccim_ray.paper import DEFAULT_DICTIONARY_SIZE
+from ccim_ray.reports.published import published_score
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a sweep varies.
+
+    Attributes:
+        name: names the MLflow experiment ``<dataset>/<name>``.
+        question: in one line, as shown in tables.
+        changes: for each setting, what it changes of the base experiment (nested keys with two underscores).
+        reference: the setting that deltas are taken from.
+        axis: the number that each setting stands for on the figure's axis; settings without one are lines.
+        axis_label: what the axis shows.
+    """
+
+    name: str
+    question: str
+    changes: Mapping[str, Mapping[str, Any]]
+    reference: str
+    axis: Mapping[str, int]
+    axis_label: str
+
+    def settings(self, base: Experiment) -> dict[str, Experiment]:
+        """The experiment of every setting. Raises RequestError where a change is not valid."""
+        return {name: base.with_changes(**change) for name, change in self.changes.items()}
+
+    def published(self, base: Experiment, metric: str) -> dict[tuple[str, str], float]:
+        """The paper's numbers for (setting, metric of the test split); settings that it does not have are left out.
+
+        Its tables hold the model without CCIM, and with CCIM at the dataset's default dictionary size.
+        """
+        found = {}
+        for name, experiment in self.settings(base).items():
+            with_ccim = experiment.deconfounder == "ccim"
+            default_size = experiment.dictionary.size == DEFAULT_DICTIONARY_SIZE.get(experiment.dataset)
+            score = published_score(experiment.dataset, experiment.baseline, with_ccim)
+            if score is not None and (default_size or not with_ccim):
+                found[name, f"test/{metric}"] = score
+        return found

@@ -1,0 +1,106 @@
+"""Where things lie under ``--storage``, and the one way files are written: whole, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ccim_ray.errors import RequestError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its name once the block has ended well.
+
+    A reader sees the old file or the new one, never a half-written one. Raises RequestError where the folder
+    cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise RequestError(
+            f"cannot write {path}: {error.strerror or error}; choose a writable folder with --storage"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, atomically, with sorted keys."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, sort_keys=True, indent=1) + "\n")
+
+
+def short_digest(value: Any) -> str:
+    """First 16 hexadecimal digits of the sha256 of ``value`` as canonical JSON: the key of a derived artefact."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The folder that holds everything a run leaves behind; ``root`` is absolute."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, location: str) -> Storage:
+        """Create the folder if need be. Raises RequestError where it cannot be written."""
+        root = Path(location).expanduser().absolute()
+        probe = root / f".probe-{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise RequestError(
+                f"--storage {location} cannot be written: {error.strerror or error}; name a writable folder"
+            ) from error
+        return cls(root)
+
+    def world(self, key: str) -> Path:
+        """Pictures and annotations of one embedded world."""
+        return self.root / "worlds" / key
+
+    def subjects(self, key: str) -> Path:
+        """The subject table of one dataset as it was read."""
+        return self.root / "derived" / "subjects" / f"{key}.parquet"
+
+    def features(self, key: str) -> Path:
+        """Folder of one backbone's feature shards of one view."""
+        return self.root / "derived" / "features" / key
+
+    def crops(self, key: str) -> Path:
+        """Folder of one view's packed pictures."""
+        return self.root / "derived" / "crops" / key
+
+    def projection(self, key: str) -> Path:
+        """Context features in PCA space, shared by all dictionary sizes."""
+        return self.root / "derived" / "projections" / f"{key}.safetensors"
+
+    def dictionary(self, key: str) -> Path:
+        """One confounder dictionary."""
+        return self.root / "derived" / "dictionaries" / f"{key}.safetensors"
+
+    def trial(self, signature: str) -> Path:
+        """Folder of one trial: experiment, journal, checkpoint, best model, result."""
+        return self.root / "trials" / signature
+
+    def sweep(self, sweep_id: str) -> Path:
+        """Folder of one sweep: its ledger, tables and figures."""
+        return self.root / "sweeps" / sweep_id
+
+    @property
+    def rates(self) -> Path:
+        """Measured speeds of the stages on this storage's machines, for ``--plan``."""
+        return self.root / "rates.json"

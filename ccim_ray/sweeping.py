@@ -1,0 +1,42 @@
+"""From a job's flags to its sweep, or to the plan of it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from ccim_ray.command_line import TrainingFlags
+from ccim_ray.console import console
+from ccim_ray.reports.plan_report import plan_table
+from ccim_ray.resources import TrialResources
+from ccim_ray.space import Space
+from ccim_ray.sweep_request import SweepRequest
+from ccim_ray.tracking import default_tracking_uri
+
+
+def sweep(flags: TrainingFlags, space: Space, command: Sequence[str]) -> int:
+    """Run the space, or print the plan where ``--plan`` was given; returns the exit status.
+
+    Raises RequestError for a wrong request or wrong data.
+    """
+    storage = flags.open_storage()
+    weights = os.environ.get("CCIM_RAY_WEIGHTS")  # read here: workers on other machines do not see it
+    request = SweepRequest(
+        space=space,
+        base=flags.experiment(),
+        seeds=flags.seeds or flags.chosen_preset().seeds,
+        storage=storage,
+        tracking_uri=flags.tracking_uri or default_tracking_uri(storage.root),
+        resources=TrialResources(flags.max_concurrent, flags.gpus_per_worker),
+        data_root=flags.data_root,
+        weights_dir=Path(weights).expanduser().absolute() if weights else None,
+        command=f"python {shlex.join(command)}",
+    )
+    if flags.plan:
+        console.print(plan_table(request.plan(), storage, request.resources))
+        return 0
+    from ccim_ray.pipeline.sweep import run_sweep  # Ray is slow to import: only where it is used
+
+    return run_sweep(request)

@@ -1,0 +1,21 @@
+"""MLflow: one parent run per sweep, one child run per trial. Only this package imports MLflow, when used.
+
+Only the driver talks to MLflow. What a trial measured is in its journal first, so a run can be brought up to
+date at any time and any number of times: lines that the run already holds are not sent again.
+"""
+
+from ccim_ray.tracking.connection import default_tracking_uri, logged_experiments
+from ccim_ray.tracking.environment import environment_tags
+from ccim_ray.tracking.model import load_model
+from ccim_ray.tracking.tracker import LoggedRun, Tracker, TrialRun, metric_name
+
+__all__ = [
+    "LoggedRun",
+    "Tracker",
+    "TrialRun",
+    "default_tracking_uri",
+    "environment_tags",
+    "load_model",
+    "logged_experiments",
+    "metric_name",
+]

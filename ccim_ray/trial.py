@@ -1,0 +1,87 @@
+"""One trial as a plain function of (experiment, inputs): builds the model, trains it, writes what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ccim_ray.baselines.registry import build_baseline
+from ccim_ray.confounders import ConfounderDictionary
+from ccim_ray.experiment import Experiment
+from ccim_ray.intervention import CCIM
+from ccim_ray.perception.architectures import architecture
+from ccim_ray.perception.weights import load_backbone
+from ccim_ray.recogniser import Recogniser
+from ccim_ray.storage import write_json
+from ccim_ray.training import ALONE, Process, train
+from ccim_ray.trial_folder import Metrics, Trial, TrialResult, read_result
+
+
+def build_recogniser(
+    experiment: Experiment,
+    num_categories: int,
+    dictionary: ConfounderDictionary | None,
+    weights_dir: Path | None = None,
+) -> Recogniser:
+    """The untrained model of an experiment: trunks only where they are trained too."""
+    settings = {"context": experiment.trunks.context, "body": experiment.trunks.body}
+    trunks = None
+    if experiment.trainable == "all":
+        trunks = {name: load_backbone(trunk.arch, trunk.weights, weights_dir) for name, trunk in settings.items()}
+    feature_dims = {name: architecture(trunk.arch).feature_dim for name, trunk in settings.items()}
+    baseline = build_baseline(experiment.baseline, feature_dims)
+    ccim = None
+    if dictionary is not None:
+        chosen = experiment.ccim
+        ccim = CCIM(
+            joint_dim=baseline.joint_dim,
+            dictionary=dictionary,
+            output_dim=chosen.output_dim,
+            attention_dim=chosen.attention_dim,
+            attention=chosen.attention,
+            use_lambda=chosen.use_lambda,
+            use_prior=chosen.use_prior,
+        )
+    return Recogniser(baseline, num_categories, ccim, trunks)
+
+
+def run_trial(
+    trial: Trial,
+    process: Process = ALONE,
+    on_epoch: Callable[[int, Metrics], None] = lambda epoch, metrics: None,
+) -> TrialResult:
+    """Train one trial, or go on with it; rank 0 writes ``result.json`` last, whose presence means "done".
+
+    Raises RequestError for inputs that are missing or damaged.
+    """
+    folder = Path(trial.paths.folder)
+    ended = read_result(folder)
+    if ended:  # the process died after it had written the result, and was started again
+        return ended
+    inputs = trial.paths.read()
+    weights_dir = Path(trial.weights_dir) if trial.weights_dir else None
+    experiment = trial.experiment
+
+    def build() -> Recogniser:
+        return build_recogniser(experiment, len(inputs.index.categories), inputs.dictionary, weights_dir)
+
+    if process.rank == 0:
+        describe_model(folder, experiment, inputs.index.categories, inputs.index.multi_label)
+    result = train(experiment, inputs, build, folder, process, on_epoch)
+    if process.rank == 0:
+        write_json(folder / "result.json", result.as_dict())
+        (folder / "checkpoint.pt").unlink(missing_ok=True)  # nothing is left to go on with
+    return result
+
+
+def describe_model(folder: Path, experiment: Experiment, categories: tuple[str, ...], multi_label: bool) -> None:
+    """Write what rebuilds the model beside its weights: ``experiment.json`` and ``categories.json``."""
+    write_json(folder / "experiment.json", experiment.model_dump(mode="json"))
+    write_json(folder / "categories.json", {"names": categories, "multi_label": multi_label})
+
+
+def threads_of_a_trial() -> None:
+    """One thread on CPUs: trials run side by side, and sums in a fixed order make results repeatable."""
+    torch.set_num_threads(1)

@@ -1,0 +1,57 @@
+"""What a trial is told, and what its folder says of how it ended. Knows no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ccim_ray.experiment import Experiment
+from ccim_ray.prepared import TrialPaths
+
+Metrics = dict[str, float]
+
+MODEL_FILES = ("best.safetensors", "experiment.json", "categories.json")
+"""Files of a trial's folder that rebuild its model."""
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial ended.
+
+    Attributes:
+        status: "done", or "diverged" where loss or gradient stopped being finite.
+        metrics: ``val/...`` and test metrics of the best epoch; empty where the trial diverged.
+        best_epoch: epoch, counted from 0, with the best validation metric; None where none was finished.
+        epochs: epochs trained.
+        diverged_at_step: optimiser step, counted from 0, of the first value that was not finite.
+        seconds: time spent training, added up over interruptions.
+    """
+
+    status: str
+    metrics: Metrics = field(default_factory=dict)
+    best_epoch: int | None = None
+    epochs: int = 0
+    diverged_at_step: int | None = None
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as written to ``result.json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An experiment with the places of its inputs; everything a worker must be told."""
+
+    experiment: Experiment
+    signature: str
+    paths: TrialPaths
+    weights_dir: str | None = None
+
+
+def read_result(folder: Path) -> TrialResult | None:
+    """How a trial ended; None where it has not."""
+    path = folder / "result.json"
+    return TrialResult(**json.loads(path.read_text())) if path.exists() else None

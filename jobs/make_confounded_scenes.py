@@ -1,0 +1,27 @@
+"""Write the embedded world in a dataset's own on-disk format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ccim_ray.command_line import WorldFlags, parse, run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags(WorldFlags):
+    out: Path
+    """Folder to write: pictures, annotations, splits, and the truth that no real dataset knows."""
+    seed: int = 0
+    """Seed of the world: the same flags give the same bytes."""
+
+
+def main() -> int:
+    flags = parse(Flags, __doc__ or "")
+    from ccim_ray.pipeline.worlds import make_world
+
+    return make_world(flags.world_settings(default_images=1000, seed=flags.seed), flags.out)
+
+
+if __name__ == "__main__":
+    run(main)

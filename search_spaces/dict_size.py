@@ -1,0 +1,26 @@
+"""How does the size N of the confounder dictionary change the result? (Fig. 6 of the paper)
+
+Command:   python jobs/sweep_dict_size.py
+Hardware:  two CPU cores, no GPU
+Minutes:   see the README's table, measured by benchmarks/sweep_overhead.py
+Expected:  on the embedded world no size differs from the model without CCIM beyond noise, on any test split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ccim_ray.space import Space
+
+
+def dict_size_space(sizes: Sequence[int]) -> Space:
+    """Vanilla, then CCIM with each dictionary size."""
+    with_ccim = {f"CCIM N={size}": {"deconfounder": "ccim", "dictionary__size": size} for size in sizes}
+    return Space(
+        name="dict_size",
+        question="Does the size N of the confounder dictionary matter?",
+        changes={"vanilla": {"deconfounder": "none"}, **with_ccim},
+        reference="vanilla",
+        axis={f"CCIM N={size}": size for size in sizes},
+        axis_label="dictionary size N",
+    )

@@ -1,0 +1,35 @@
+"""What several test files need: one small embedded world, and a disk that runs full."""
+
+import resource
+from contextlib import contextmanager
+
+import pytest
+
+from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.datasets.confounded_scenes.world import write_world
+
+SMALL_WORLD = WorldSettings(like="caer_s", images=60, image_size=64)
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory):
+    """Folder of a written world of 60 pictures in the form of CAER-S; not to be changed."""
+    root = tmp_path_factory.mktemp("small_world")
+    write_world(SMALL_WORLD, root)
+    return root
+
+
+@pytest.fixture
+def full_disk():
+    """Within the block, no file of this process grows beyond 4 KiB: writing fails as on a full disk."""
+
+    @contextmanager
+    def limit():
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit

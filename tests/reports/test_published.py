@@ -1,0 +1,76 @@
+"""The paper's numbers, against its Tables 1 to 3 typed here once more."""
+
+import pytest
+
+from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.presets import default_experiment
+from ccim_ray.reports.published import published_score
+from search_spaces.dict_size import dict_size_space
+from search_spaces.single import single_space
+
+PAPER = {
+    "emotic": {
+        "emot_net": (27.93, 30.88),
+        "gcn_cnn": (28.16, 31.72),
+        "caer_net": (23.85, 26.51),
+        "emoticon": (35.28, 39.13),
+    },
+    "groupwalk": {
+        "emot_net": (58.33, 60.74),
+        "gcn_cnn": (53.43, 56.42),
+        "caer_net": (48.51, 50.76),
+        "emoticon": (65.58, 69.31),
+    },
+    "caer_s": {
+        "emot_net": (74.51, 75.82),
+        "gcn_cnn": (77.21, 78.66),
+        "caer_net": (73.47, 74.81),
+        "emoticon": (88.65, 91.17),
+    },
+}
+
+
+@pytest.mark.parametrize("dataset", PAPER)
+def test_scores_are_those_of_the_tables_as_fractions(dataset):
+    for baseline, (vanilla, with_ccim) in PAPER[dataset].items():
+        assert published_score(dataset, baseline, False) == pytest.approx(vanilla / 100, abs=1e-12)
+        assert published_score(dataset, baseline, True) == pytest.approx(with_ccim / 100, abs=1e-12)
+
+
+def test_what_the_paper_does_not_have_is_none():
+    assert published_score("confounded_scenes", "emot_net", True) is None
+    assert published_score("emotic", "resnet", False) is None
+
+
+@pytest.mark.parametrize(("dataset", "metric", "size"), [("emotic", "mAP", 256), ("caer_s", "accuracy", 128)])
+def test_only_the_default_size_has_a_published_number(dataset, metric, size):
+    base = default_experiment(dataset, "paper", None)
+    found = dict_size_space((64, 128, 256, 512, 1024)).published(base, metric)
+    vanilla, with_ccim = (value / 100 for value in PAPER[dataset]["emot_net"])
+    assert found == pytest.approx(
+        {("vanilla", f"test/{metric}"): vanilla, (f"CCIM N={size}", f"test/{metric}"): with_ccim}
+    )
+
+
+def test_the_embedded_world_has_no_published_number():
+    base = default_experiment("confounded_scenes", "smoke", WorldSettings(images=600))
+    assert dict_size_space((8, 16)).published(base, "accuracy") == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ccim__attention": "additive"},
+        {"ccim__use_lambda": False},
+        {"ccim__use_prior": False},
+        {"dictionary__source": "random"},
+        {"masking": "none"},
+        {"backbone__arch": "vgg16"},
+        {"backbone__weights": "imagenet"},
+    ],
+)
+def test_an_ablation_is_not_set_beside_the_number_of_the_whole_method(change):
+    base = default_experiment("emotic", "paper", None)
+    assert single_space(base).published(base, "mAP") != {}
+    ablated = base.with_changes(**change)
+    assert single_space(ablated).published(ablated, "mAP") == {}

@@ -1,0 +1,229 @@
+"""Rows agree with the statistics of their seeds; tables show percent, marks, and only what was measured."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from ccim_ray.reports.tables import (
+    COLUMNS,
+    build_rows,
+    constant_row,
+    legend,
+    rich_table,
+    write_csv,
+    write_latex,
+    write_markdown,
+)
+
+METRICS = ["test_id/accuracy", "test_do/accuracy"]
+
+
+def results_of(settings, seeds=5, spread=0.01):
+    draw = np.random.default_rng(0)
+    return {
+        setting: {
+            seed: {metric: 0.6 + shift + spread * draw.standard_normal() for metric in METRICS} for seed in range(seeds)
+        }
+        for setting, shift in settings.items()
+    }
+
+
+@pytest.fixture
+def results():
+    return results_of({"vanilla": 0.0, "CCIM N=64": 0.002, "CCIM N=128": 0.1})
+
+
+@pytest.fixture
+def rows(results):
+    published = {("vanilla", METRICS[0]): 0.7365, ("CCIM N=128", METRICS[0]): 0.7481}
+    built = build_rows("caer_s", "EMOT-Net", results, METRICS, "vanilla", published)
+    return [*built, constant_row("caer_s", "EMOT-Net", "chance", METRICS[0], 1 / 7)]
+
+
+def values(results, setting, metric):
+    return np.array([results[setting][seed][metric] for seed in sorted(results[setting])])
+
+
+def test_rows_hold_the_statistics_of_their_seeds(results, rows):
+    for metric in METRICS:
+        reference = values(results, "vanilla", metric)
+        raw = {s: stats.ttest_rel(values(results, s, metric), reference) for s in results if s != "vanilla"}
+        small, large = sorted(result.pvalue for result in raw.values())
+        holm = {small: 2 * small, large: max(2 * small, large)}
+        for row in (row for row in rows if row.metric == metric and row.n_seeds):
+            sample = values(results, row.setting, metric)
+            low, high = stats.t.interval(0.95, len(sample) - 1, sample.mean(), stats.sem(sample))
+            assert (row.n_seeds, row.mean) == (5, pytest.approx(sample.mean()))
+            assert row.sd == pytest.approx(sample.std(ddof=1))
+            assert (row.ci_low, row.ci_high) == (pytest.approx(low), pytest.approx(high))
+            if row.setting == "vanilla":
+                assert (row.reference_setting, row.delta, row.p_holm) == (None, None, None)
+                continue
+            interval = raw[row.setting].confidence_interval()
+            assert row.reference_setting == "vanilla"
+            assert row.delta == pytest.approx((sample - reference).mean())
+            assert (row.delta_ci_low, row.delta_ci_high) == (
+                pytest.approx(interval.low),
+                pytest.approx(interval.high),
+            )
+            assert row.p_holm == pytest.approx(holm[raw[row.setting].pvalue])
+
+
+def test_published_numbers_stand_beside_and_are_never_filled_in(rows):
+    found = {(row.setting, row.metric): (row.published, row.published_delta) for row in rows}
+    assert found["vanilla", METRICS[0]] == (0.7365, None)
+    assert found["CCIM N=128", METRICS[0]] == (0.7481, pytest.approx(0.0116))
+    assert found["CCIM N=64", METRICS[0]] == (None, None)
+    assert found["CCIM N=128", METRICS[1]] == (None, None)
+
+
+def test_deltas_pair_the_seeds_that_both_have():
+    results = {
+        "vanilla": {0: {"test/mAP": 0.30}, 1: {"test/mAP": 0.40}, 2: {"test/mAP": 0.50}},
+        "CCIM": {1: {"test/mAP": 0.41}, 2: {"test/mAP": 0.53}, 7: {"test/mAP": 0.99}},
+    }
+    row = build_rows("emotic", "GCN-CNN", results, ["test/mAP"], "vanilla", {})[1]
+    assert row.n_seeds == 3
+    assert row.mean == pytest.approx((0.41 + 0.53 + 0.99) / 3)
+    assert row.delta == pytest.approx(0.02)
+
+
+def test_what_was_not_measured_stays_empty():
+    results = {
+        "vanilla": {0: {"test/mAP": 0.3}},
+        "one seed": {0: {"test/mAP": 0.4}},
+        "diverged": {0: {"test/mAP": float("nan")}},
+        "failed": {},
+        "other seed": {9: {"test/mAP": 0.5}},
+    }
+    rows = {row.setting: row for row in build_rows("emotic", "G", results, ["test/mAP"], "vanilla", {})}
+    assert (rows["one seed"].mean, rows["one seed"].sd, rows["one seed"].p_holm) == (0.4, None, None)
+    assert rows["one seed"].delta == pytest.approx(0.1)
+    assert rows["one seed"].mark == "?"
+    for setting in ("diverged", "failed"):
+        assert (rows[setting].n_seeds, rows[setting].mean, rows[setting].delta) == (0, None, None)
+        assert rows[setting].mark == ""
+    assert (rows["other seed"].mean, rows["other seed"].delta) == (0.5, None)
+
+
+def test_a_reference_that_did_not_run_gives_no_delta(results):
+    del results["vanilla"]
+    rows = build_rows("caer_s", "EMOT-Net", results, METRICS, "vanilla", {})
+    assert all(row.delta is None and row.p_holm is None and row.mean is not None for row in rows)
+
+
+def test_marks_tell_a_difference_from_noise(rows):
+    marks = {(row.setting, row.metric): row.mark for row in rows}
+    for metric in METRICS:
+        assert marks["CCIM N=64", metric] == "≈"
+        assert marks["CCIM N=128", metric] == ""
+        assert marks["vanilla", metric] == ""
+
+
+def test_a_difference_that_holm_does_not_uphold_is_marked():
+    # 24 settings alike and one that is barely significant alone.
+    results = results_of({"vanilla": 0.0, **{f"same {n}": 0.0 for n in range(24)}, "barely": 0.02}, spread=0.01)
+    rows = build_rows("caer_s", "E", results, METRICS[:1], "vanilla", {})
+    barely = rows[-1]
+    assert barely.delta_ci_low > 0
+    assert barely.p_holm > 0.05
+    assert barely.mark == "≈"
+
+
+def test_csv_has_the_columns_of_the_contract_and_full_precision(rows, tmp_path):
+    path = tmp_path / "report" / "results.csv"
+    write_csv(rows, path)
+    assert tuple(path.read_text().splitlines()[0].split(",")) == COLUMNS
+    table = pd.read_csv(path, float_precision="round_trip")
+    assert table["mean"].tolist() == [row.mean for row in rows]
+    assert table["mean"].between(0, 1).all()
+    chance = list(csv.DictReader(path.open()))[-1]
+    assert (chance["setting"], chance["n_seeds"], chance["sd"], chance["p_holm"]) == ("chance", "", "", "")
+    assert [entry.name for entry in path.parent.iterdir()] == ["results.csv"]
+
+
+def test_markdown_shows_percent_marks_and_what_they_mean(rows, tmp_path):
+    write_markdown(rows, tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text()
+    row = next(row for row in rows if row.setting == "CCIM N=64" and row.metric == METRICS[1])
+    line = text.split(f"## {METRICS[1]}")[1].split("| CCIM N=64 |")[1].splitlines()[0]
+    assert f"{100 * row.mean:.2f} ± {100 * row.sd:.2f}" in line
+    assert f"{100 * row.delta:+.2f} ≈" in line
+    assert "73.65" in text.split(f"## {METRICS[0]}")[1].split("## ")[0]
+    assert legend(rows) in text
+    assert "| chance |  | 14.29 |  |  |  |" in text
+    widths = {line.count("|") for line in text.split(f"## {METRICS[1]}")[1].splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+
+
+def test_a_loss_is_not_shown_in_percent(tmp_path):
+    results = {"vanilla": {0: {"test/loss": 0.5}, 1: {"test/loss": 0.25}}}
+    write_markdown(build_rows("d", "b", results, ["test/loss"], "vanilla", {}), tmp_path / "r.md")
+    assert "| 0.375 ± 0.1768 |" in (tmp_path / "r.md").read_text()
+
+
+def test_latex_sets_the_best_measured_mean_in_bold(rows, tmp_path):
+    write_latex(rows, tmp_path / "results.tex")
+    text = (tmp_path / "results.tex").read_text()
+    lines = {line.split(" & ")[0]: line for line in text.splitlines() if " & " in line}
+    assert lines["CCIM N=128"].count(r"\textbf{") == 2
+    assert r"(74.81)" in lines["CCIM N=128"]
+    assert lines["CCIM N=64"].count(r"$^\dagger$") == 2
+    assert r"\textbf" not in lines["chance"]
+    assert r"caer\_s" in text
+    assert {line.count(" & ") for line in lines.values()} == {len(METRICS)}
+
+
+def test_latex_does_not_bold_a_constant_and_escapes_names(tmp_path):
+    results = {"with λ & 50 % of_Z": {0: {"test/mAP": 0.25}, 1: {"test/mAP": 0.35}}}
+    rows = build_rows("emotic", "G", results, ["test/mAP"], "vanilla", {})
+    write_latex([*rows, constant_row("emotic", "G", "oracle", "test/mAP", 0.9)], tmp_path / "r.tex")
+    text = (tmp_path / "r.tex").read_text()
+    assert r"with $\lambda$ \& 50 \% of\_Z & \textbf{30.00} $\pm$ 7.07" in text
+    assert r"\textbf{90" not in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles(rows, tmp_path):
+    write_latex(rows, tmp_path / "results.tex")
+    (tmp_path / "all.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{results}\\end{document}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_the_printed_table_fits_100_columns_and_cuts_nothing(results, width):
+    results["attention additive, without lambda, random dictionary of the same norm"] = results["CCIM N=64"]
+    published = {(setting, metric): 0.5 for setting in results for metric in METRICS}
+    baselines = ("EMOT-Net", "GCN-CNN (approximate)")
+    rows = [
+        row
+        for dataset in ("caer_s", "confounded_scenes")
+        for name in baselines
+        for row in build_rows(dataset, name, results, METRICS, "vanilla", published)
+    ]
+    stream = io.StringIO()
+    Console(file=stream, width=width, soft_wrap=True).print(rich_table(rows, "Does it [help]?"))
+    text = stream.getvalue()
+    assert max(len(line) for line in text.splitlines()) <= 100
+    assert "…" not in text
+    assert "Does it [help]?" in text
+    for row in rows:
+        assert f"{100 * row.mean:.2f} ± {100 * row.sd:.2f}" in text
+        assert f"{100 * row.ci_low:.2f} to {100 * row.ci_high:.2f}" in text
+        if row.delta is not None:
+            assert f"{100 * row.delta:+.2f} {row.mark}".strip() in text
+    flat = re.sub(r"\s+", " ", text)
+    assert legend(rows) in flat
+    for name in baselines:
+        assert name in flat

@@ -1,0 +1,90 @@
+"""The whole model: with and without trunks, with and without CCIM."""
+
+import pytest
+import torch
+
+from ccim_ray.baselines.registry import build_baseline
+from ccim_ray.confounders import ConfounderDictionary
+from ccim_ray.intervention import CCIM
+from ccim_ray.perception.weights import load_backbone
+from ccim_ray.recogniser import Recogniser
+
+DIMS = {"context": 512, "body": 512}
+
+
+def make_ccim():
+    generator = torch.Generator().manual_seed(0)
+    features_MD = torch.rand(40, 24, generator=generator).numpy()
+    dictionary = ConfounderDictionary.fit(features_MD, size=6, seed=0)
+    return CCIM(joint_dim=256, dictionary=dictionary)
+
+
+def make_recogniser(*, with_ccim, with_trunks=False, seed=0):
+    torch.manual_seed(seed)
+    baseline = build_baseline("emot_net", DIMS)
+    ccim = make_ccim() if with_ccim else None
+    trunks = {view: load_backbone("thin_resnet", "random") for view in DIMS} if with_trunks else None
+    return Recogniser(baseline, 7, ccim, trunks)
+
+
+def make_pictures(batch):
+    generator = torch.Generator().manual_seed(1)
+    return {view: torch.randint(0, 256, (batch, 64, 64, 3), generator=generator, dtype=torch.uint8) for view in DIMS}
+
+
+@pytest.mark.parametrize("with_ccim", [False, True])
+def test_head_mode_is_classifier_of_ccim_of_baseline(with_ccim):
+    model = make_recogniser(with_ccim=with_ccim).eval()
+    features = {view: torch.rand(3, 512) for view in DIMS}
+    joint_BH = model.baseline(features)
+    hidden = model.ccim(joint_BH) if with_ccim else joint_BH
+    assert hidden.shape == (3, 128 if with_ccim else 256)
+    logits_BK = model(features)
+    assert logits_BK.shape == (3, 7)
+    torch.testing.assert_close(logits_BK, hidden @ model.classifier.weight.T + model.classifier.bias)
+
+
+@pytest.mark.parametrize("with_ccim", [False, True])
+def test_gradient_reaches_every_parameter_end_to_end(with_ccim):
+    model = make_recogniser(with_ccim=with_ccim, with_trunks=True).train()
+    # The query is all but blind at first (lambda is nearly uniform), so gradients are looked at in float64.
+    model.double()
+    views = make_pictures(8)
+    features = {view: model.trunks[view](model.trunks[view].normalise(views[view]).double()) for view in views}
+    joint_BH = model.baseline(features)
+    hidden = model.ccim(joint_BH) if with_ccim else joint_BH
+    model.classifier(hidden).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_trunks_on_pictures_equal_the_head_on_their_features():
+    whole = make_recogniser(with_ccim=True, with_trunks=True).eval()
+    head = make_recogniser(with_ccim=True).eval()
+    pictures = make_pictures(4)
+    with torch.no_grad():
+        features = {view: whole.trunks[view](whole.trunks[view].normalise(pictures[view])) for view in pictures}
+        torch.testing.assert_close(whole(pictures), head(features))
+
+
+@pytest.mark.parametrize("with_trunks", [False, True])
+def test_a_batch_of_one_works_in_eval(with_trunks):
+    model = make_recogniser(with_ccim=True, with_trunks=with_trunks).eval()
+    inputs = make_pictures(1) if with_trunks else {view: torch.rand(1, 512) for view in DIMS}
+    with torch.no_grad():
+        assert model(inputs).isfinite().all()
+
+
+def test_equal_seeds_give_equal_initial_weights():
+    first = make_recogniser(with_ccim=True, with_trunks=True, seed=3).state_dict()
+    again = make_recogniser(with_ccim=True, with_trunks=True, seed=3).state_dict()
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    plain = make_recogniser(with_ccim=False, seed=3).state_dict()
+    assert torch.equal(first["baseline.fusion.0.weight"], plain["baseline.fusion.0.weight"])
+
+
+def test_a_view_without_a_trunk_is_refused():
+    with pytest.raises(ValueError, match="context"):
+        Recogniser(build_baseline("emot_net", DIMS), 7, trunks={"context": load_backbone("thin_resnet", "random")})

@@ -1,0 +1,178 @@
+"""A logged model loads with plain MLflow; a tracking server takes it like everything else."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from ccim_ray.errors import RequestError
+from ccim_ray.journal import Journal
+from ccim_ray.serving import ServedModel
+from ccim_ray.tracking import (
+    Tracker,
+    load_model,
+)
+
+EXAMPLE = pd.DataFrame({"image": ["a.jpg"], "x1": [0.0], "y1": [0.0], "x2": [8.0], "y2": [9.0]})
+ANSWER = pd.DataFrame({"Anger": [0.25], "Doubt/Confusion": [0.75]})
+
+STAND_IN_LOADER = """
+import json
+from pathlib import Path
+
+class Model:
+    def __init__(self, weights):
+        self.weights = weights
+    def predict(self, model_input, params=None):
+        import pandas as pd
+        return pd.DataFrame({name: [w * x for x in model_input["x2"]] for name, w in self.weights.items()})
+
+def _load_pyfunc(data_path):
+    return Model(json.loads((Path(data_path) / "weights.json").read_text()))
+"""
+
+
+def log_stand_in_model(tracker, run_id, folder):
+    (folder / "fitted").mkdir()
+    (folder / "fitted" / "weights.json").write_text(json.dumps({"Anger": 0.5, "Doubt/Confusion": 2.0}))
+    (folder / "stand_in_loader.py").write_text(STAND_IN_LOADER)
+    return tracker.log_model(run_id, folder / "fitted", EXAMPLE, ANSWER, loader_module="stand_in_loader")
+
+
+@pytest.mark.slow
+def test_a_logged_model_loads_with_plain_mlflow_and_without_ray(tracker, uri, tmp_path):
+    run = tracker.open_trial(tracker.open_parent("sweep1", "dict_size", {}, {}), "s1", "N=64", {}, {})
+    log_stand_in_model(tracker, run.run_id, tmp_path)
+    script = f"""
+import sys, mlflow, pandas as pd
+mlflow.set_tracking_uri({uri!r})
+model = mlflow.pyfunc.load_model("runs:/{run.run_id}/model")
+frame = pd.DataFrame({{"image": ["b.jpg"], "x1": [1.0], "y1": [1.0], "x2": [4.0], "y2": [5.0]}})
+print(model.predict(frame).to_json())
+print([name for name in sys.modules if name.split(".")[0] == "ray"])
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    predicted, ray_modules = ran.stdout.splitlines()
+    assert json.loads(predicted) == {"Anger": {"0": 2.0}, "Doubt/Confusion": {"0": 8.0}}
+    assert ray_modules == "[]"
+
+
+def test_a_model_is_logged_once_with_a_signature_and_no_code(tracker, uri, storage, tmp_path, monkeypatch):
+    run = tracker.open_trial(tracker.open_parent("sweep1", "dict_size", {}, {}), "s1", "N=64", {}, {})
+    model_uri = log_stand_in_model(tracker, run.run_id, tmp_path)
+    assert tracker.log_model(run.run_id, tmp_path / "fitted", EXAMPLE, ANSWER, "stand_in_loader") == model_uri
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("caer_s/dict_size").experiment_id
+    (model,) = client.search_logged_models([experiment])
+    assert (model.status, model.source_run_id) == ("READY", run.run_id)
+    assert [output.model_id for output in client.get_run(run.run_id).outputs.model_outputs] == [model.model_id]
+    files = {path.name for path in (storage / "mlflow-artifacts").rglob("*") if path.is_file()}
+    assert "weights.json" in files
+    assert not any(name.endswith((".py", ".pkl")) for name in files)
+    monkeypatch.syspath_prepend(tmp_path)
+    loaded = load_model(uri, model_uri)
+    assert loaded.metadata.signature.inputs.input_names() == ["image", "x1", "y1", "x2", "y2"]
+    assert list(loaded.predict(EXAMPLE)["Anger"]) == [4.0]
+
+
+def test_a_model_whose_logging_was_cut_short_is_completed(tracker, uri, tmp_path):
+    run = tracker.open_trial(tracker.open_parent("sweep1", "dict_size", {}, {}), "s1", "N=64", {}, {})
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("caer_s/dict_size").experiment_id
+    begun = client.create_logged_model(experiment, "model", run.run_id)
+    assert log_stand_in_model(tracker, run.run_id, tmp_path) == f"models:/{begun.model_id}"
+    assert client.get_logged_model(begun.model_id).status == "READY"
+
+
+class CornersAsProbabilities:
+    """Answers with what it was asked, so that a mix-up of rows, columns or corners shows."""
+
+    categories = ("Anger", "Doubt/Confusion", "Peace", "Sadness")
+
+    def predict(self, images, boxes):
+        assert all(isinstance(image, Path) for image in images)
+        return np.array(boxes, np.float32) + np.array([[len(image.name)] for image in images], np.float32)
+
+
+def test_a_served_model_answers_row_by_row_with_named_categories():
+    asked = pd.DataFrame({"y2": [4, 8], "x1": [1, 5], "y1": [2, 6], "x2": [3, 7], "image": ["a.jpg", "bb.jpg"]})
+    asked.index = [10, 20]
+    answer = ServedModel(CornersAsProbabilities()).predict(asked)
+    assert list(answer.columns) == list(CornersAsProbabilities.categories)
+    assert answer.loc[10].tolist() == [6, 7, 8, 9]
+    assert answer.loc[20].tolist() == [11, 12, 13, 14]
+    with pytest.raises(RequestError, match="no column image, x1"):
+        ServedModel(CornersAsProbabilities()).predict(asked.drop(columns=["x1", "image"]))
+
+
+@pytest.fixture
+def server(storage, uri):
+    """A tracking server on loopback that also serves artefacts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += [
+        "--backend-store-uri",
+        uri,
+        "--artifacts-destination",
+        str(storage / "served"),
+        "--workers",
+        "1",
+    ]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (storage / "server.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert process.poll() is None, (storage / "server.log").read_text()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health") as answer:
+                if answer.status == 200:
+                    break
+            time.sleep(0.1)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_server_takes_runs_artifacts_and_models(server, tmp_path, monkeypatch, capfd):
+    tracker = Tracker(server, "emotic/dict_size", tmp_path / "not used by a server")
+    parent = tracker.open_parent("sweep1", "dict_size", {}, {})
+    run = tracker.open_trial(parent, "s1", "N=64", {}, {})
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        journal.append(0, {"train/loss": 1.0})
+        tracker.replay(run, journal.path)
+        journal.append(1, {"train/loss": 0.5})
+    again = Tracker(server, "emotic/dict_size", None).open_trial(parent, "s1", "N=64", {}, {})
+    tracker.replay(again, tmp_path / "journal.jsonl")
+    tracker.log_final(again, {"test/AP/Doubt/Confusion": 0.5})
+    (tmp_path / "results.csv").write_text("dataset\n")
+    tracker.log_artifacts(parent, [tmp_path / "results.csv"])
+    assert tracker.has_artifact(parent, "results.csv")
+    model_uri = log_stand_in_model(tracker, run.run_id, tmp_path)
+    tracker.finish(run.run_id, "FINISHED")
+    assert again.run_id == run.run_id
+    assert [point.step for point in MlflowClient(server).get_metric_history(run.run_id, "train/loss")] == [
+        0,
+        1,
+    ]
+    assert tracker.trials(parent)[0].metrics["test/AP/Doubt/Confusion"] == 0.5
+    assert not (tmp_path / "not used by a server").exists()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert list(load_model(server, model_uri).predict(EXAMPLE)["Doubt/Confusion"]) == [16.0]
+    assert capfd.readouterr() == ("", "")
