@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ccim_ray.errors import RequestError
@@ -59,7 +59,7 @@ def save_weights(path: Path, model: nn.Module) -> None:
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write named tensors as safetensors, atomically."""
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary)
+        temporary.write_bytes(save(tensors))  # save_file would keep other users from reading it
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -162,7 +162,8 @@ def pretrain(name: str, pictures: PretrainingPictures, seed: int, recipe: Recipe
 def save_stand_in(stand_in: StandIn, path: Path) -> None:
     """Write the float16 parameters with their provenance as metadata, atomically."""
     with atomic_path(path) as temporary:
-        save_file(stand_in.state, temporary, metadata=stand_in.provenance)
+        # save_file would make it readable for its owner alone, whatever the umask.
+        temporary.write_bytes(save(stand_in.state, metadata=stand_in.provenance))
 
 
 def _task(name: str, pictures: PretrainingPictures) -> tuple[Pictures, Tensor]:
