@@ -29,8 +29,8 @@ sweep: $(INSTALLED)  ## Sweep the dictionary size on the embedded world (Fig. 6 
 smoke: $(INSTALLED)  ## The same sweep, tiny
 	$(BIN)/python jobs/sweep_dict_size.py --preset smoke
 
-test: $(INSTALLED)  ## Every test that needs no GPU, cluster or browser
-	$(BIN)/python -m pytest -m 'not gpu and not cluster and not browser'
+test: $(INSTALLED)  ## Every test that needs no GPU
+	$(BIN)/python -m pytest -m 'not gpu'
 
 test-all: $(INSTALLED)  ## Every test; those that find no GPU or browser are skipped
 	$(BIN)/python -m pytest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,8 +35,10 @@ class Checkpoint:
 def save_checkpoint(path: Path, state: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     """Write progress, model and optimiser, atomically."""
     content = {"progress": asdict(state), "model": model.state_dict(), "optimiser": optimiser.state_dict()}
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:  # torch.save itself says of a full disk that a position is unexpected
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Checkpoint | None:
@@ -46,7 +50,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimiz
         model.load_state_dict(content["model"])
         optimiser.load_state_dict(content["optimiser"])
         return Checkpoint(**content["progress"])
-    except (RuntimeError, KeyError, TypeError, EOFError, OSError) as error:
+    except (RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(f"checkpoint {path} is damaged ({first}); delete {path.parent} to train it anew") from error
 

@@ -129,6 +129,8 @@ class TrainingFlags(CommonFlags):
     """Passes over the train split."""
     batch_size: _Count = None
     """Subjects in a batch, over all workers of a trial."""
+    patience: _Count = None
+    """Stop a trial after this many epochs without a better validation metric. Without it all epochs are trained."""
     workers_per_trial: int = 1
     """DDP processes of one trial; above 1 needs --trainable all."""
     gpus_per_worker: _Number = None
@@ -140,15 +142,21 @@ class TrainingFlags(CommonFlags):
         """The base experiment. Raises RequestError for values that are not valid."""
         from ccim_ray.presets import default_experiment
 
-        base = default_experiment(self.dataset, self.preset_name, self.world())
+        base = default_experiment(self.dataset, self.preset_name, self.world(), self.baseline)
         changes = {
-            "baseline": self.baseline,
             "trainable": self.trainable,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
+            "patience": self.patience,
             "workers": self.workers_per_trial,
         }
-        return base.with_changes(**{name: value for name, value in changes.items() if value is not None})
+        try:
+            return base.with_changes(**{name: value for name, value in changes.items() if value is not None})
+        except RequestError as error:
+            name, separator, rest = str(error).partition(": ")
+            raise RequestError(
+                f"--{name.replace('_', '-')}{separator}{rest}" if name in changes else str(error)
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

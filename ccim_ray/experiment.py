@@ -117,6 +117,8 @@ class Experiment(Settings):
             *parents, last = key.split("__")
             target = values
             for parent in parents:
+                if not isinstance(target.get(parent), dict):
+                    raise RequestError(f"there is no setting {key.replace('__', '.')}")
                 target = target[parent]
             target[last] = value
         return self.parse(values)
@@ -133,6 +135,11 @@ class Experiment(Settings):
         if self.deconfounder == "none":
             for unused in ("ccim", "dictionary", "backbone", "masking"):
                 del values[unused]
+        else:
+            if not self.ccim.use_lambda:
+                del values["ccim"]["attention"], values["ccim"]["attention_dim"]
+            if self.dictionary.source == "random":
+                del values["dictionary"]["pca_components"]
         return values
 
     def signature(self, data_fingerprint: str, weight_digests: dict[str, str]) -> str:

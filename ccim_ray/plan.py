@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,8 +36,21 @@ class DataSource:
     def fingerprint(self) -> str:
         """Key of everything derived from the data. A world is a function of its settings, so it need not exist."""
         if self.world:
-            return short_digest({"world": self.world.model_dump(mode="json"), "version": STAGE_VERSIONS["world"]})
+            return short_digest(
+                {
+                    "world": self.world.model_dump(mode="json"),
+                    "version": STAGE_VERSIONS["world"],
+                    "subject_limit": self.subject_limit,
+                }
+            )
         return short_digest({"dataset": self.dataset.fingerprint, "subject_limit": self.subject_limit})
+
+    @property
+    def train_subjects(self) -> int:
+        """Subjects in the train split: as many context features as a dictionary is made from."""
+        if self.world:
+            return self.world.split_sizes()["train"]
+        return sum(subject.split == "train" for subject in self.dataset.subjects)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -106,7 +119,8 @@ def make_plan(
 ) -> Plan:
     """Plan every setting with every seed; all settings share one dataset.
 
-    Raises RequestError where the dataset cannot be read, a weight file is missing, or ``--data-root`` is.
+    Raises RequestError where the dataset cannot be read, a weight file or ``--data-root`` is missing, or a dictionary
+    would be larger than the train split.
     """
     first = next(iter(settings.values()))
     source = _source(first, storage, data_root)
@@ -151,7 +165,18 @@ def make_plan(
             trial = Trial(experiment, signature, paths, str(weights_dir) if weights_dir else None)
             state, reason = trial_state(storage.trial(signature))
             trials.append(PlannedTrial(name, trial, state, reason))
+    _check_sizes(source, dictionaries.values())
     return Plan(source, subjects, tuple(views.values()), tuple(dictionaries.values()), tuple(trials))
+
+
+def _check_sizes(source: DataSource, dictionaries: Iterable[PlannedDictionary]) -> None:
+    """No dictionary can have more clusters than there are features to cluster."""
+    sizes = [planned.settings.size for planned in dictionaries if planned.settings.source == "clusters"]
+    if sizes and max(sizes) > source.train_subjects:
+        raise RequestError(
+            f"--sizes {max(sizes)}: a dictionary of {max(sizes)} prototypes needs at least {max(sizes)} context "
+            f"features, and the train split has {source.train_subjects}; take a smaller size or more images"
+        )
 
 
 def trial_state(folder: Path) -> tuple[str, str | None]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ccim_ray.confounders import ConfounderDictionary
 
 Array = npt.NDArray[Any]
+SHARD_COLUMNS = ["subject_id", "reason", "rows"]
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,11 @@ def write_subject_index(dataset: Dataset, path: Path) -> None:
 
 def read_subject_index(path: Path) -> SubjectIndex:
     """Read what write_subject_index wrote."""
-    table = pq.read_table(path)
-    facts = json.loads(table.schema.metadata[b"ccim_ray"])
+    try:
+        table = pq.read_table(path)
+        facts = json.loads((table.schema.metadata or {})[b"ccim_ray"])
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise RequestError(f"{path} is missing or damaged ({error}); delete it and run again") from error
     categories = tuple(facts["categories"])
     column = {name: k for k, name in enumerate(categories)}
     subjects = subjects_from_table(table)
@@ -125,7 +129,7 @@ def write_shard(path: Path, subject_ids: list[str], rows: Array, reasons: list[s
     )
     with atomic_path(path) as temporary:
         if path.suffix == ".parquet":
-            pq.write_table(columns, temporary, compression="none", use_dictionary=False)
+            pq.write_table(columns, temporary, compression="none", use_dictionary=False, write_page_checksum=True)
         else:
             with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, columns.schema) as writer:
                 writer.write_table(columns)
@@ -138,7 +142,7 @@ def read_shards(folder: Path, subject_ids: tuple[str, ...]) -> ViewRows:
     found: list[str] = []
     for path in sorted(folder.glob("shard-*")):
         table = _read_shard(path)
-        arrays.append(table["rows"].combine_chunks().to_numpy_ndarray())
+        arrays += [chunk.to_numpy_ndarray() for chunk in table["rows"].chunks]
         reasons += table["reason"].to_pylist()
         found += table["subject_id"].to_pylist()
     if tuple(found) != subject_ids:
@@ -154,10 +158,10 @@ def read_shards(folder: Path, subject_ids: tuple[str, ...]) -> ViewRows:
 def _read_shard(path: Path) -> pa.Table:
     try:
         if path.suffix == ".parquet":
-            return pq.read_table(path)
+            return pq.read_table(path, columns=SHARD_COLUMNS, page_checksum_verification=True).select(SHARD_COLUMNS)
         with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
+            return pa.ipc.open_file(source).read_all().select(SHARD_COLUMNS)
+    except (pa.ArrowException, KeyError, OSError) as error:
         raise RequestError(f"{path} is damaged ({error}); delete it and run again") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ccim_ray.baselines.registry import require_baseline
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import BackboneSettings, Experiment, TrunkSettings
@@ -49,18 +50,22 @@ def preset(name: str) -> Preset:
     return _PRESETS[name]
 
 
-def default_experiment(dataset: str, preset_name: str, world: WorldSettings | None) -> Experiment:
-    """EMOT-Net with CCIM on ``dataset``, as the paper or, on the embedded world, as small pictures ask for it.
+def default_experiment(
+    dataset: str, preset_name: str, world: WorldSettings | None, baseline: str = "emot_net"
+) -> Experiment:
+    """The baseline with CCIM on ``dataset``, as the paper or, on the embedded world, as small pictures ask for it.
 
     On real datasets the optimiser follows EMOT-Net's published training (SGD, step decay) and the backbone the
     paper (ResNet-152 on Places365, section 4.3).
     """
     if dataset not in DATASETS:
         raise RequestError(f"--dataset {dataset}: there is no such dataset; choose one of {', '.join(DATASETS)}")
+    require_baseline(baseline)
     sizes = preset(preset_name)
     like = world.like if world else dataset
     values: dict[str, Any] = {
         "dataset": dataset,
+        "baseline": baseline,
         "world": world,
         "subject_limit": None if world else sizes.subject_limit,
         "loss": "cross_entropy" if like == "caer_s" else "weighted_mse",

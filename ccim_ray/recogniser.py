@@ -6,12 +6,15 @@ Shape suffixes: B subjects, H joint dimensions, M dimensions of do(X), K categor
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from ccim_ray.baselines.registry import Baseline
 from ccim_ray.intervention import CCIM
 from ccim_ray.perception.backbones import Backbone
+
+if TYPE_CHECKING:
+    from ccim_ray.baselines.registry import Baseline
 
 
 class Recogniser(nn.Module):

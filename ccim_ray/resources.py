@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ccim_ray.errors import RequestError
+
 
 @dataclass(frozen=True)
 class ClusterResources:
@@ -24,6 +26,12 @@ class TrialResources:
 
     max_concurrent: int | None = None
     gpus_per_worker: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_concurrent is not None and self.max_concurrent < 1:
+            raise RequestError(f"--max-concurrent {self.max_concurrent}: at least one trial has to run at a time")
+        if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
+            raise RequestError(f"--gpus-per-worker {self.gpus_per_worker:g}: give 0, a fraction, or a whole number")
 
     def gpus(self, cluster: ClusterResources) -> float:
         """GPUs of one process on this cluster."""

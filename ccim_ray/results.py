@@ -37,7 +37,9 @@ def update_ledger(
     """
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for planned in trials:
-        entry = known.setdefault(planned.setting, {"axis": axis.get(planned.setting), "signatures": {}})
+        entry = known.setdefault(
+            planned.setting, {"axis": axis.get(planned.setting), "place": len(known), "signatures": {}}
+        )
         entry["signatures"][str(planned.seed)] = planned.trial.signature
     write_json(path, known)
     entries = [
@@ -46,7 +48,7 @@ def update_ledger(
             entry["axis"],
             {int(seed): trials_folder / signature for seed, signature in sorted(entry["signatures"].items())},
         )
-        for setting, entry in known.items()
+        for setting, entry in sorted(known.items(), key=lambda item: item[1]["place"])
     ]
     return sorted(entries, key=lambda entry: -1 if entry.axis is None else entry.axis)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ccim_ray.experiment import Experiment
+from ccim_ray.experiment import BackboneSettings, CcimSettings, Experiment
 from ccim_ray.paper import DEFAULT_DICTIONARY_SIZE
 from ccim_ray.reports.published import published_score
 
@@ -43,7 +43,15 @@ class Space:
         found = {}
         for name, experiment in self.settings(base).items():
             with_ccim = experiment.deconfounder == "ccim"
-            default_size = experiment.dictionary.size == DEFAULT_DICTIONARY_SIZE.get(experiment.dataset)
+            paper = {
+                "ccim": CcimSettings(),
+                "backbone": BackboneSettings(arch="resnet152", weights="places365"),
+                "masking": "subject",
+                "dictionary": experiment.dictionary.model_copy(
+                    update={"size": DEFAULT_DICTIONARY_SIZE.get(experiment.dataset), "source": "clusters"}
+                ),
+            }
+            default_size = all(getattr(experiment, key) == value for key, value in paper.items())
             score = published_score(experiment.dataset, experiment.baseline, with_ccim)
             if score is not None and (default_size or not with_ccim):
                 found[name, f"test/{metric}"] = score

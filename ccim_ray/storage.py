@@ -56,6 +56,8 @@ class Storage:
     @classmethod
     def open(cls, location: str) -> Storage:
         """Create the folder if need be. Raises RequestError where it cannot be written."""
+        if "://" in location:
+            raise RequestError(f"--storage {location} is an address; name a folder, such as a mounted bucket")
         root = Path(location).expanduser().absolute()
         probe = root / f".probe-{os.getpid()}-{secrets.token_hex(4)}"
         try:

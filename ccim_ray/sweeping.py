@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ccim_ray.command_line import TrainingFlags
-from ccim_ray.console import console
+from ccim_ray.console import console, say
 from ccim_ray.reports.plan_report import plan_table
 from ccim_ray.resources import TrialResources
 from ccim_ray.space import Space
@@ -21,12 +22,47 @@ def sweep(flags: TrainingFlags, space: Space, command: Sequence[str]) -> int:
 
     Raises RequestError for a wrong request or wrong data.
     """
+    request = _request(flags, space, command)
+    if flags.plan:
+        console.print(plan_table(request.plan(), request.storage, request.resources))
+        return 0
+    from ccim_ray.pipeline.sweep import run_sweep  # Ray is slow to import: only where it is used
+
+    return run_sweep(request)
+
+
+def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dictionaries: bool) -> int:
+    """Extract the views of the space, or build its dictionaries from theirs; says where they lie.
+
+    Returns the exit status. Raises RequestError for a wrong request or wrong data.
+    """
+    request = _request(flags, space, command)
+    plan = replace(request.plan(), trials=())
+    if dictionaries:
+        plan = replace(plan, views=tuple(dict.fromkeys(planned.features for planned in plan.dictionaries)))
+    else:
+        plan = replace(plan, dictionaries=())
+    if flags.plan:
+        console.print(plan_table(plan, request.storage, request.resources))
+        return 0
+    from ccim_ray.pipeline.cluster import join_cluster
+    from ccim_ray.pipeline.preparation import prepare
+
+    prepare(plan, request.storage, join_cluster(), request.weights_dir)
+    for view in plan.views:
+        say(f"{view.request.title}: {view.folder}")
+    for planned in plan.dictionaries:
+        say(f"N = {planned.settings.size}: {planned.path}")
+    return 0
+
+
+def _request(flags: TrainingFlags, space: Space, command: Sequence[str]) -> SweepRequest:
     storage = flags.open_storage()
     weights = os.environ.get("CCIM_RAY_WEIGHTS")  # read here: workers on other machines do not see it
-    request = SweepRequest(
+    return SweepRequest(
         space=space,
         base=flags.experiment(),
-        seeds=flags.seeds or flags.chosen_preset().seeds,
+        seeds=tuple(dict.fromkeys(flags.seeds or flags.chosen_preset().seeds)),
         storage=storage,
         tracking_uri=flags.tracking_uri or default_tracking_uri(storage.root),
         resources=TrialResources(flags.max_concurrent, flags.gpus_per_worker),
@@ -34,9 +70,3 @@ def sweep(flags: TrainingFlags, space: Space, command: Sequence[str]) -> int:
         weights_dir=Path(weights).expanduser().absolute() if weights else None,
         command=f"python {shlex.join(command)}",
     )
-    if flags.plan:
-        console.print(plan_table(request.plan(), storage, request.resources))
-        return 0
-    from ccim_ray.pipeline.sweep import run_sweep  # Ray is slow to import: only where it is used
-
-    return run_sweep(request)

@@ -26,6 +26,7 @@ from ccim_ray.checkpoint import (
     save_tensors,
     save_weights,
 )
+from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.journal import Journal
 from ccim_ray.metrics import evaluate
@@ -78,6 +79,11 @@ def train(
     model = _distribute(recogniser, process)
 
     train_rows = inputs.rows("train")
+    if len(train_rows) < 2 * process.world_size:
+        raise RequestError(
+            f"the train split has {len(train_rows)} usable subjects, and batch norm needs two for each of "
+            f"{process.world_size} workers; add images"
+        )
     batch = min(experiment.batch_size, len(train_rows) // process.world_size * process.world_size)
     steps_per_epoch = len(train_rows) // batch
     total_steps = steps_per_epoch * experiment.epochs

@@ -33,7 +33,6 @@ CHANGES = {
     "world__image_size": 64,
     "world__seed": 1,
     "subject_limit": 100,
-    "baseline": "another",
     "trunks__context__arch": "resnet18",
     "trunks__context__weights": "random",
     "trunks__body__arch": "resnet18",
@@ -86,7 +85,7 @@ def leaves(values, prefix=""):
 
 
 def test_every_field_is_looked_at_here():
-    apart = {"dataset", "deconfounder", "workers"}
+    apart = {"dataset", "baseline", "deconfounder", "workers"}
     assert set(leaves(experiment().model_dump())) == {*CHANGES, *CHANGES_OF_DECONFOUNDER, *apart}
 
 
@@ -106,16 +105,17 @@ def test_settings_of_ccim_count_only_with_ccim(key):
     assert vanilla.with_changes(**change).parameters() == vanilla.parameters()
 
 
-def test_the_deconfounder_the_workers_the_data_and_the_weights_count():
+def test_the_model_the_workers_the_data_and_the_weights_count():
     base = experiment(trainable="all")
     others = [
         signature(base.with_changes(deconfounder="none")),
+        signature(base.model_copy(update={"baseline": "another"})),
         signature(base.with_changes(workers=2)),
         signature(base, data="other data"),
         base.signature("data", DIGESTS | {"context": "c1"}),
         base.signature("data", DIGESTS | {"backbone": "p1"}),
     ]
-    assert len({signature(base), *others}) == 6
+    assert len({signature(base), *others}) == 7
 
 
 def test_without_lambda_there_is_no_attention_to_choose():

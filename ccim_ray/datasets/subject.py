@@ -21,7 +21,7 @@ SUBJECT_SCHEMA = pa.schema(
         pa.field("height", pa.int32(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
         pa.field("body_box", pa.list_(pa.float64(), 4), nullable=False),
-        pa.field("face_box", pa.list_(pa.float64(), 4)),
+        pa.field("face_box", pa.list_(pa.float64())),  # Parquet cannot read back a null of a fixed size
         pa.field("other_boxes", pa.list_(pa.list_(pa.float64(), 4)), nullable=False),
         pa.field("keypoints", pa.list_(pa.list_(pa.float64(), 2))),
         pa.field("depth", pa.string()),

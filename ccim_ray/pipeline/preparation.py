@@ -24,7 +24,7 @@ from ccim_ray.storage import Storage
 def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir: Path | None) -> Dataset:
     """Make what the plan needs and lacks, in order; returns the dataset.
 
-    Raises RequestError where the data cannot be used or a dictionary is larger than the train split.
+    Raises RequestError where the data cannot be used.
     """
     rates = Rates(storage.rates)
     with _plain_errors():
@@ -33,7 +33,6 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
         dataset = plan.source.dataset
         for kind, count in dataset.defects.counts.items():
             say(f"  {dataset.name}: {count} x {kind}, such as {dataset.defects.examples[kind][0]}")
-        _check_sizes(plan, dataset)
         if not plan.subjects.exists():
             write_subject_index(dataset, plan.subjects)
         extract_views(dataset, plan.views, cluster, weights_dir, rates)
@@ -41,17 +40,6 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
         report_unusable(dataset, read_shards(plan.views[0].folder, index.subject_ids).reasons)
         build_dictionaries(plan, rates)
     return dataset
-
-
-def _check_sizes(plan: Plan, dataset: Dataset) -> None:
-    """Before hours of extraction: no dictionary can be larger than the train split."""
-    features = sum(subject.split == "train" for subject in dataset.subjects)
-    largest = max((planned.settings.size for planned in plan.dictionaries), default=0)
-    if largest > features:
-        raise RequestError(
-            f"--sizes {largest}: a dictionary of {largest} prototypes needs at least {largest} context features, "
-            f"and the train split has {features}; take a smaller size or more images"
-        )
 
 
 @contextmanager

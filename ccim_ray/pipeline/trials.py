@@ -7,6 +7,7 @@ milliseconds; trials end to end start a DDP group of Ray Train.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def run_trials(
         # The process that steers a DDP group takes no CPU from it: with a share of one, a group that needs
         # every CPU of the cluster would wait for ever.
         trainable = tune.with_resources(task, tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}]))
-    folder = storage.root / "tune"
+    folder, name = storage.root / "tune", f"{trials[0].signature}-{os.getpid()}"
     tuner = tune.Tuner(
         trainable,
         param_space={"signature": tune.grid_search(list(by_signature))},
@@ -55,7 +56,7 @@ def run_trials(
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
-            name=trials[0].signature,
+            name=name,
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
@@ -63,7 +64,7 @@ def run_trials(
         ),
     )
     tuner.fit()
-    shutil.rmtree(folder / trials[0].signature, ignore_errors=True)
+    shutil.rmtree(folder / name, ignore_errors=True)
 
 
 class _EndOfTrial(tune.Callback):

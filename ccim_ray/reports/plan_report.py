@@ -69,7 +69,7 @@ def plan_rows(plan: Plan) -> list[PlanRow]:
                 sum(planned.settings.size for planned in missing),
             )
         )
-    return rows + _trial_rows(plan, subjects)
+    return rows + _trial_rows(plan, subjects) if plan.trials else rows
 
 
 def _trial_rows(plan: Plan, subjects: int) -> list[PlanRow]:
@@ -99,7 +99,7 @@ def plan_table(plan: Plan, storage: Storage, resources: TrialResources) -> Table
         table.add_row(row.stage, row.there, row.to_do, _duration(seconds), _size(row.disk))
     table.add_section()
     gpu_hours = (resources.gpus_per_worker or 0.0) * known / 3600
-    total = ("at least " if unknown else "") + _duration(known)
+    total = "?" if unknown and not known else ("at least " if unknown else "") + _duration(known)
     table.add_row("all", "", f"{gpu_hours:.2f} GPU-hours", total, _size(disk))
     measured_here = all(rates.is_own(row.rate) for row in plan_rows(plan) if row.rate and row.units)
     table.caption = (

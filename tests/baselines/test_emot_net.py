@@ -81,5 +81,5 @@ def test_a_missing_view_is_named():
 def test_registry_builds_every_baseline_and_names_them():
     for name in BASELINES:
         assert build_baseline(name, DIMS).joint_dim == 256
-    with pytest.raises(RequestError, match=r"unknown baseline 'emotnet'.*emot_net"):
+    with pytest.raises(RequestError, match=r"--baseline emotnet: .*emot_net"):
         build_baseline("emotnet", DIMS)

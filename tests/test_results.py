@@ -1,0 +1,173 @@
+"""From folders of trials to rows: all that was ever asked for, ended trials alone, and honest references."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.datasets.confounded_scenes.world import load_truth, write_world
+from ccim_ray.datasets.registry import load_dataset
+from ccim_ray.plan import make_plan
+from ccim_ray.presets import default_experiment
+from ccim_ray.results import collect, measured_rows, reference_rows, update_ledger
+from ccim_ray.storage import Storage, write_json
+from ccim_ray.trial_folder import TrialResult
+from search_spaces.dict_size import dict_size_space
+
+BASE = default_experiment("confounded_scenes", "smoke", WorldSettings(images=600))
+
+
+def plan_sizes(storage, sizes, seeds=(0, 1), base=BASE):
+    space = dict_size_space(sizes)
+    return make_plan(space.settings(base), seeds, storage, None).trials, space.axis
+
+
+def ledger_after(storage, *calls):
+    for sizes, seeds in calls:
+        trials, axis = plan_sizes(storage, sizes, seeds)
+        entries = update_ledger(storage.root / "ledger.json", trials, axis, storage.root / "trials")
+    return entries
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return Storage(tmp_path)
+
+
+def test_the_ledger_holds_all_that_was_ever_asked_for_in_the_order_of_the_axis(storage):
+    entries = ledger_after(storage, ((256, 64), (0, 1)), ((96, 8), (1, 2)))
+    assert [entry.setting for entry in entries] == ["vanilla", *(f"CCIM N={size}" for size in (8, 64, 96, 256))]
+    assert [entry.axis for entry in entries] == [None, 8, 64, 96, 256]
+    seeds = {entry.setting: sorted(entry.folders) for entry in entries}
+    assert seeds["vanilla"] == [0, 1, 2]
+    assert seeds["CCIM N=64"] == [0, 1]
+    assert seeds["CCIM N=96"] == [1, 2]
+    for entry in entries:
+        for seed, folder in entry.folders.items():
+            size = entry.axis or 8
+            trials, _ = plan_sizes(storage, (size,), (seed,))
+            (planned,) = (trial for trial in trials if trial.setting == entry.setting)
+            assert str(folder) == planned.trial.paths.folder
+
+
+def test_the_same_call_again_changes_nothing(storage):
+    first = ledger_after(storage, ((8, 64), (0, 1)))
+    content = (storage.root / "ledger.json").read_bytes()
+    assert ledger_after(storage, ((8, 64), (0, 1))) == first
+    assert ledger_after(storage, ((64, 8), (1, 0))) == first
+    assert (storage.root / "ledger.json").read_bytes() == content
+
+
+def test_a_trial_that_became_another_takes_its_place(storage):
+    trials, axis = plan_sizes(storage, (8,), (0,))
+    update_ledger(storage.root / "ledger.json", trials, axis, storage.root / "trials")
+    longer, _ = plan_sizes(storage, (8,), (0,), BASE.with_changes(epochs=9))
+    entries = update_ledger(storage.root / "ledger.json", longer, axis, storage.root / "trials")
+    assert [str(entry.folders[0]) for entry in entries] == [planned.trial.paths.folder for planned in longer]
+
+
+def test_lines_without_a_place_on_the_axis_keep_their_order(storage):
+    trials, _ = plan_sizes(storage, (8, 64), (0,))
+    path, folder = storage.root / "ledger.json", storage.root / "trials"
+    once = [entry.setting for entry in update_ledger(path, trials, {}, folder)]
+    assert once == [planned.setting for planned in trials]
+    assert [entry.setting for entry in update_ledger(path, trials, {}, folder)] == once
+
+
+def test_only_trials_that_are_done_are_collected(storage):
+    entries = ledger_after(storage, ((8,), (0, 1, 2, 3)))
+    vanilla, with_ccim = entries
+    write_json(vanilla.folders[0] / "result.json", TrialResult("done", {"test_do/accuracy": 0.25}).as_dict())
+    diverged = TrialResult("diverged", {"test_do/accuracy": 0.9}, diverged_at_step=3)
+    write_json(vanilla.folders[1] / "result.json", diverged.as_dict())
+    write_json(vanilla.folders[2] / "failure.json", {"reason": "killed", "attempts": 3})
+    assert collect(entries) == {"vanilla": {0: {"test_do/accuracy": 0.25}}, with_ccim.setting: {}}
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    """Strongly biased worlds, large enough that an oracle's advantage shows."""
+    found = {}
+    for like in ("caer_s", "emotic"):
+        root = tmp_path_factory.mktemp(like)
+        write_world(WorldSettings(like=like, images=500, image_size=64, bias=0.95), root)
+        found[like] = load_dataset("confounded_scenes", root)
+    return found
+
+
+@pytest.mark.parametrize("like", ["caer_s", "emotic"])
+def test_references_are_chance_and_the_oracles_of_every_test_split(worlds, like):
+    dataset = worlds[like]
+    rows = {(row.setting, row.metric): row for row in reference_rows(dataset, "emot_net")}
+    names = ("chance", "Bayes oracle P(Y|X)", "Bayes oracle P(Y|do(X))")
+    splits = ("test_id", "test_do", "test_anti")
+    assert set(rows) == {(name, f"{split}/{dataset.metric}") for name in names for split in splits}
+    assert all(row.n_seeds is None and row.sd is None and row.delta is None for row in rows.values())
+    assert {(row.dataset, row.baseline) for row in rows.values()} == {("confounded_scenes", "emot_net")}
+    for split in splits:
+        by_chance, observational, do = (rows[name, f"{split}/{dataset.metric}"].mean for name in names)
+        assert 0 < by_chance < do <= 1
+        if split == "test_id":
+            assert observational >= do
+        else:
+            assert do >= observational
+    anti = [rows[name, f"test_anti/{dataset.metric}"].mean for name in names]
+    assert anti[2] > anti[1]
+
+
+def test_reference_accuracies_are_those_counted_by_hand(worlds):
+    dataset = worlds["caer_s"]
+    truth = {row["subject_id"]: row for row in load_truth(dataset.root).to_pylist()}
+    subjects = [subject for subject in dataset.subjects if subject.split == "test_do"]
+    hits = {"oracle_do": 0, "oracle_observational": 0}
+    for subject in subjects:
+        for column in hits:
+            best = dataset.categories[int(np.argmax(truth[subject.subject_id][column]))]
+            hits[column] += best == subject.labels[0]
+    labels = [subject.labels[0] for subject in subjects]
+    expected = {
+        "chance": max(labels.count(name) for name in dataset.categories) / len(labels),
+        "Bayes oracle P(Y|X)": hits["oracle_observational"] / len(labels),
+        "Bayes oracle P(Y|do(X))": hits["oracle_do"] / len(labels),
+    }
+    found = {row.setting: row.mean for row in reference_rows(dataset, "emot_net") if row.metric == "test_do/accuracy"}
+    assert found == pytest.approx(expected)
+
+
+def test_a_real_dataset_has_chance_alone(worlds):
+    real = load_dataset("caer_s", worlds["caer_s"].root)
+    rows = reference_rows(real, "emot_net")
+    assert {row.setting for row in rows} == {"chance"}
+    assert [row.metric for row in rows] == [f"{split}/accuracy" for split in real.test_splits]
+
+
+def test_measured_rows_pair_the_seeds_on_every_test_split(worlds):
+    dataset = worlds["caer_s"]
+
+    def of_seed(value):
+        return {f"{split}/accuracy": value for split in ("val", "test_id", "test_do", "test_anti")}
+
+    results = {
+        "vanilla": {0: of_seed(0.5), 1: of_seed(0.6), 2: of_seed(0.9)},
+        "CCIM N=8": {0: of_seed(0.6), 1: of_seed(0.65)},
+        "CCIM N=16": {},
+    }
+    rows = {
+        (row.setting, row.metric): row
+        for row in measured_rows(dataset, "emot_net", results, "vanilla", {("vanilla", "test_do/accuracy"): 0.7})
+    }
+    assert len(rows) == 9
+    assert not any(metric.startswith("val") for _, metric in rows)
+    row = rows["CCIM N=8", "test_do/accuracy"]
+    assert (row.n_seeds, row.mean, row.delta) == (2, pytest.approx(0.625), pytest.approx(0.075))
+    assert rows["CCIM N=16", "test_do/accuracy"].mean is None
+    assert rows["vanilla", "test_do/accuracy"].published == 0.7
+    assert rows["vanilla", "test_id/accuracy"].published is None
+
+
+def test_the_ledger_is_readable_json(storage):
+    ledger_after(storage, ((8,), (0,)))
+    known = json.loads((storage.root / "ledger.json").read_text())
+    assert known["CCIM N=8"]["axis"] == 8
+    assert list(known["vanilla"]["signatures"]) == ["0"]

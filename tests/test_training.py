@@ -1,0 +1,316 @@
+"""Training repeats itself to the bit, wherever it was interrupted, and says when it diverged.
+
+Run as a program, this file prints the loss curves that tests/golden keeps:
+    ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 \\
+        python tests/test_training.py > tests/golden/loss_curves.txt
+"""
+
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ccim_ray.baselines.registry import build_baseline
+from ccim_ray.confounders import ConfounderDictionary
+from ccim_ray.experiment import Experiment
+from ccim_ray.intervention import CCIM
+from ccim_ray.journal import read_journal
+from ccim_ray.metrics import evaluate
+from ccim_ray.prepared import SubjectIndex, TrialInputs, ViewRows
+from ccim_ray.recogniser import Recogniser
+from ccim_ray.training import learning_rate_factor, train
+
+GOLDEN = Path(__file__).parent / "golden" / "loss_curves.txt"
+SAME_ON_EVERY_X86 = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_CBWR": "COMPATIBLE",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "OMP_NUM_THREADS": "1",
+}
+WIDTH, CATEGORIES = 12, ("Anger", "Fear", "Happy", "Sad")
+SPLITS = {"train": 50, "val": 20, "test_id": 15, "test_do": 15}
+
+
+def make_inputs(*, multi_label=False, noise=2.5):
+    """Two views of features that tell the category up to noise; the last train subject is unusable."""
+    rng = np.random.default_rng(7)
+    splits = np.repeat(list(SPLITS), list(SPLITS.values()))
+    if multi_label:
+        targets = (rng.random((len(splits), 4)) < 0.4).astype(np.float32)
+    else:
+        targets = np.eye(4, dtype=np.float32)[rng.integers(0, 4, len(splits))]
+    views = {}
+    for name in ("context", "body"):
+        features = targets @ rng.normal(size=(4, WIDTH)) + noise * rng.normal(size=(len(splits), WIDTH))
+        reasons = [None] * len(splits)
+        reasons[SPLITS["train"] - 1] = "missing image" if name == "body" else None
+        views[name] = ViewRows((features.astype(np.float32),), tuple(reasons))
+    ids = tuple(f"s{number}" for number in range(len(splits)))
+    index = SubjectIndex(ids, splits, targets, CATEGORIES, multi_label)
+    return TrialInputs(index, views, ConfounderDictionary.random(6, WIDTH, seed=1))
+
+
+def make_experiment(**changes):
+    backbone = {"arch": "thin_resnet", "weights": "random"}
+    base = {
+        "dataset": "caer_s",
+        "trunks": {"context": backbone, "body": backbone},
+        "backbone": backbone,
+        "epochs": 6,
+        "batch_size": 16,
+        "learning_rate": 0.01,
+    }
+    return Experiment.parse(base).with_changes(**changes)
+
+
+def run(folder, inputs, on_epoch=lambda epoch, metrics: None, **changes):
+    experiment = make_experiment(**changes)
+
+    def build():
+        baseline = build_baseline("emot_net", {"context": WIDTH, "body": WIDTH})
+        with_ccim = experiment.deconfounder == "ccim"
+        ccim = CCIM(baseline.joint_dim, inputs.dictionary) if with_ccim else None
+        return Recogniser(baseline, len(CATEGORIES), ccim)
+
+    return train(experiment, inputs, build, Path(folder), on_epoch=on_epoch)
+
+
+def curve(folder):
+    return [line.metrics for line in read_journal(Path(folder) / "journal.jsonl")]
+
+
+def left_behind(folder):
+    """All that a trial is judged by, apart from times."""
+    files = ("best.safetensors", "scores.safetensors")
+    return curve(folder), {name: (Path(folder) / name).read_bytes() for name in files}
+
+
+def outcome(result):
+    return result.status, result.metrics, result.best_epoch, result.epochs, result.diverged_at_step
+
+
+SETTINGS = {
+    "single-label vanilla": (False, {"deconfounder": "none"}),
+    "single-label CCIM": (False, {}),
+    "multi-label vanilla": (True, {"deconfounder": "none", "loss": "weighted_mse"}),
+    "multi-label CCIM": (True, {"loss": "weighted_mse", "optimiser": "sgd", "schedule": "step", "epochs": 9}),
+}
+
+
+def golden_text():
+    """Loss of every epoch, as exact hexadecimal floats."""
+    lines = []
+    for name, (multi_label, changes) in SETTINGS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            run(folder, make_inputs(multi_label=multi_label), **{"epochs": 10, **changes})
+            for epoch, metrics in enumerate(curve(folder)):
+                loss = metrics["train/loss"]
+                lines.append(f"{name}\t{epoch}\t{loss.hex()}\t{loss:.6f}\n")
+    return "".join(lines)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="kept for x86-64")
+def test_loss_curves_are_exactly_those_kept():
+    ended = subprocess.run(
+        [sys.executable, __file__],
+        env=os.environ | SAME_ON_EVERY_X86,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout == GOLDEN.read_text()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_loss_curves_in_this_process_are_close_to_those_kept(name, tmp_path):
+    multi_label, changes = SETTINGS[name]
+    run(tmp_path, make_inputs(multi_label=multi_label), **{"epochs": 10, **changes})
+    kept = [line.split("\t") for line in GOLDEN.read_text().splitlines()]
+    expected = [float.fromhex(row[2]) for row in kept if row[0] == name]
+    assert [metrics["train/loss"] for metrics in curve(tmp_path)] == pytest.approx(expected, rel=1e-3)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["single-label CCIM", "multi-label CCIM"])
+@pytest.mark.parametrize("epoch", [0, 2, 5])
+@pytest.mark.parametrize("moment", ["after the checkpoint", "between journal and checkpoint"])
+def test_an_interrupted_trial_ends_as_if_it_had_not_been(tmp_path, name, epoch, moment):
+    multi_label, changes = SETTINGS[name]
+    inputs = make_inputs(multi_label=multi_label)
+    straight = run(tmp_path / "straight", inputs, **changes)
+
+    folder = tmp_path / "interrupted"
+    checkpoint, previous = folder / "checkpoint.pt", tmp_path / "previous.pt"
+
+    def interrupt(now, metrics):
+        if now == epoch:
+            raise Killed
+        shutil.copy(checkpoint, previous)
+
+    with pytest.raises(Killed):
+        run(folder, inputs, interrupt, **changes)
+    assert len(curve(folder)) == epoch + 1
+    if moment == "between journal and checkpoint":
+        checkpoint.unlink()
+        if epoch:
+            shutil.copy(previous, checkpoint)
+
+    resumed_at = []
+    resumed = run(folder, inputs, lambda now, metrics: resumed_at.append(now), **changes)
+    first = epoch + (moment == "after the checkpoint")
+    assert resumed_at == list(range(first, make_experiment(**changes).epochs))
+    assert outcome(resumed) == outcome(straight)
+    assert left_behind(folder) == left_behind(tmp_path / "straight")
+
+
+def test_a_trial_killed_while_testing_only_tests_again(tmp_path):
+    inputs = make_inputs()
+    straight = run(tmp_path, inputs)
+    before = left_behind(tmp_path)
+    (tmp_path / "scores.safetensors").unlink()
+    again = run(tmp_path, inputs, lambda epoch, metrics: pytest.fail("trained again"))
+    assert outcome(again) == outcome(straight)
+    assert left_behind(tmp_path) == before
+    assert again.seconds == straight.seconds > 0
+
+
+def test_the_same_seed_repeats_and_another_does_not(tmp_path):
+    inputs = make_inputs()
+    torch.rand(3)
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        run(tmp_path / name, inputs, seed=seed)
+        torch.manual_seed(99)  # what happened before must not matter
+    assert left_behind(tmp_path / "one") == left_behind(tmp_path / "same")
+    losses = [curve(tmp_path / name)[0]["train/loss"] for name in ("one", "other")]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_can_be_learnt_is_learnt(tmp_path, name):
+    multi_label, changes = SETTINGS[name]
+    inputs = make_inputs(multi_label=multi_label, noise=0.1)
+    changes = {**changes, "epochs": 40, "schedule": "one_cycle", "optimiser": "adamw"}
+    result = run(tmp_path, inputs, **changes)
+    metric = "mAP" if multi_label else "accuracy"
+    assert result.status == "done"
+    assert result.metrics[f"test_do/{metric}"] > 0.95
+    losses = [metrics["train/loss"] for metrics in curve(tmp_path)]
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_result_is_that_of_the_best_epoch_on_the_saved_scores(tmp_path, multi_label):
+    inputs = make_inputs(multi_label=multi_label)
+    result = run(tmp_path, inputs, epochs=8)
+    key = "val/mAP" if multi_label else "val/accuracy"
+    values = [metrics[key] for metrics in curve(tmp_path)]
+    assert result.best_epoch == values.index(max(values))
+    assert result.metrics[key] == max(values)
+    assert result.epochs == 8
+    scores = load_file(tmp_path / "scores.safetensors")
+    for split in ("val", "test_id", "test_do"):
+        rows = inputs.rows(split)
+        assert scores[split].shape == (len(rows), 4)
+        np.testing.assert_array_equal(scores[f"{split}/targets"], inputs.index.targets[rows])
+        expected = evaluate(scores[split].numpy(), inputs.index.targets[rows], CATEGORIES, multi_label)
+        assert {name: result.metrics[f"{split}/{name}"] for name in expected} == expected
+    assert not any(name.startswith("train") for name in result.metrics)
+
+
+def test_neither_test_subjects_nor_unusable_ones_take_part(tmp_path):
+    inputs = make_inputs()
+    run(tmp_path / "one", inputs)
+    unseen = [*np.flatnonzero(np.char.startswith(inputs.index.splits, "test")), SPLITS["train"] - 1]
+    for view in inputs.views.values():
+        view.shards[0][unseen] = 100.0
+    run(tmp_path / "other", inputs)
+    assert curve(tmp_path / "one") == curve(tmp_path / "other")
+    best = [(tmp_path / name / "best.safetensors").read_bytes() for name in ("one", "other")]
+    assert best[0] == best[1]
+
+
+def test_patience_stops_and_stays_stopped(tmp_path):
+    inputs = make_inputs(noise=100.0)
+    result = run(tmp_path, inputs, epochs=60, patience=4)
+    assert result.epochs < 60
+    assert result.epochs - 1 - result.best_epoch == 4
+    again = run(
+        tmp_path,
+        inputs,
+        lambda epoch, metrics: pytest.fail("a stopped trial trained on"),
+        epochs=60,
+        patience=4,
+    )
+    assert outcome(again) == outcome(result)
+    assert len(curve(tmp_path)) == result.epochs
+
+
+def test_a_batch_larger_than_the_train_split_takes_all_of_it(tmp_path):
+    inputs = make_inputs()
+    result = run(tmp_path / "large", inputs, batch_size=4096)
+    run(tmp_path / "exact", inputs, batch_size=SPLITS["train"] - 1)
+    assert result.status == "done"
+    assert left_behind(tmp_path / "large") == left_behind(tmp_path / "exact")
+
+
+@pytest.mark.parametrize("batch_size", [16, 4096])
+@pytest.mark.parametrize("changes", [{}, {"optimiser": "sgd"}, {"deconfounder": "none"}])
+def test_a_diverged_trial_is_a_result_with_its_step(tmp_path, changes, batch_size):
+    result = run(tmp_path, make_inputs(), learning_rate=1e20, batch_size=batch_size, **changes)
+    assert result.status == "diverged"
+    assert result.metrics == {}
+    steps_per_epoch = max(1, (SPLITS["train"] - 1) // batch_size)
+    # The first step starts from sound weights; what it makes of them shows at once.
+    assert 0 <= result.diverged_at_step < 2 * steps_per_epoch
+    assert result.epochs == result.diverged_at_step // steps_per_epoch
+    assert not (tmp_path / "scores.safetensors").exists()
+
+
+def test_a_trial_that_diverges_later_keeps_its_earlier_epochs(tmp_path):
+    inputs = make_inputs()
+    run(tmp_path, inputs, epochs=3)
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    checkpoint["model"]["classifier.weight"][0, 0] = math.nan
+    torch.save(checkpoint, tmp_path / "checkpoint.pt")
+    result = run(tmp_path, inputs, epochs=6)
+    assert (result.status, result.epochs, result.diverged_at_step) == ("diverged", 3, 9)
+    assert len(curve(tmp_path)) == 3
+
+
+def test_the_step_schedule_divides_by_ten_every_seven_epochs():
+    factors = [learning_rate_factor("step", epoch, epoch * 5, 100) for epoch in (0, 6, 7, 13, 14, 21)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.001])
+
+
+def test_the_one_cycle_schedule_rises_linearly_and_falls_as_a_cosine():
+    def factor(step, total=40):
+        return learning_rate_factor("one_cycle", 0, step, total)
+
+    assert [factor(step) for step in range(6)] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
+    assert factor(6) == 1
+    assert factor(6 + 17) == pytest.approx(0.5)
+    assert factor(39) == pytest.approx((1 + math.cos(math.pi * 33 / 34)) / 2)
+    assert factor(0, total=1) == 1
+    falling = [factor(step) for step in range(6, 40)]
+    assert falling == sorted(falling, reverse=True)
+    assert min(factor(step) for step in range(40)) > 0
+
+
+def test_the_constant_schedule_is_constant():
+    assert {learning_rate_factor("constant", step // 5, step, 40) for step in range(40)} == {1.0}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(golden_text())
