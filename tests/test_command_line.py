@@ -44,7 +44,7 @@ def refused(*flags, job="sweep_dict_size"):
         (("--trainable", "some"), ("trainable", "some", "head", "all")),
         (("--workers-per-trial", "2"), ("--workers-per-trial", "--trainable all")),
         (("--workers-per-trial", "0", "--trainable", "all"), ("workers", "0")),
-        (("--batch-size", "1"), ("batch_size", "1", "2")),
+        (("--batch-size", "1"), ("--batch-size", "1", "2")),
         (("--sizes", "0"), ("size", "0")),
         (("--seeds", "-1"), ("seed", "-1")),
         (("--max-concurrent", "0"), ("max-concurrent", "0")),
