@@ -163,6 +163,8 @@ class TrainingFlags(CommonFlags):
 class CcimFlags(TrainingFlags):
     """Flags of jobs that train one setting."""
 
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT [INT ...]")] = (0,)
+    """Seeds of initialisation, order and dropout; each is a trial."""
     deconfounder: str = "ccim"
     """none (the baseline as it is) or ccim."""
     dictionary_size: _Count = None

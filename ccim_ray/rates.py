@@ -23,11 +23,12 @@ class Rates:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._own: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        self._own: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
 
     def seconds(self, name: str, units: float) -> float | None:
         """Time that ``units`` should take; None where nobody has measured it."""
-        rate = self._own.get(name) or REFERENCE_RATES.get(name)
+        own = self._own.get(name)
+        rate = own["units"] / own["seconds"] if own else REFERENCE_RATES.get(name)
         return units / rate if rate else None
 
     def is_own(self, name: str) -> bool:
@@ -35,7 +36,7 @@ class Rates:
         return name in self._own
 
     def record(self, name: str, units: float, seconds: float) -> None:
-        """Keep a measured speed."""
-        if units > 0 and seconds > 0:
-            self._own[name] = units / seconds
+        """Keep a measured speed, unless a larger run was measured: in small ones, start-up hides it."""
+        if seconds > 0 and units > self._own.get(name, {}).get("units", 0):
+            self._own[name] = {"units": units, "seconds": seconds}
             write_json(self._path, self._own)

@@ -79,7 +79,7 @@ class ResultRow:
 
     @property
     def mark(self) -> str:
-        """Reads "≈" where Δ cannot be told from noise, "?" where too few seeds leave that open."""
+        """Reads "≈" where Δ cannot be told from noise, "?" where there is nothing to test that with."""
         if self.delta is None:
             return ""
         if self.delta_ci_low is not None and self.delta_ci_high is not None:
@@ -231,10 +231,13 @@ def rich_table(rows: Sequence[ResultRow], title: str) -> Table:
 
 def legend(rows: Sequence[ResultRow]) -> str:
     """What the columns and marks of a table mean."""
+    spread = "n: seeds of training, on one draw of the data; sd and intervals are over them."
+    if all(row.reference_setting is None for row in rows):
+        return spread
     return (
-        f"Δ: mean difference to {_reference(rows)}, paired by seed. p: its paired t test, with Holm's "
+        f"{spread} Δ: mean difference to {_reference(rows)}, paired by seed. p: its paired t test, with Holm's "
         "correction over the settings of one metric. ≈: no difference can be told from noise (the 95 % "
-        "interval of Δ holds 0, or p ≥ 0.05). ?: too few seeds to tell."
+        "interval of Δ holds 0, or p ≥ 0.05). ?: too few seeds, or all differences equal: nothing to test with."
     )
 
 
@@ -295,7 +298,10 @@ def _groups(rows: Sequence[ResultRow]) -> Iterator[tuple[str, list[ResultRow]]]:
 
 
 def _shown_columns(rows: Iterable[ResultRow]) -> list[str]:
-    names = ["setting", "n", "mean ± sd", "95 % CI", "Δ", "p"]
+    rows = list(rows)
+    names = ["setting", "n", "mean ± sd", "95 % CI"]
+    if any(row.reference_setting is not None for row in rows):
+        names += ["Δ", "p"]
     if any(row.published is not None for row in rows):
         names += ["paper", "paper Δ"]
     return names
