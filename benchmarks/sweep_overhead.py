@@ -1,6 +1,6 @@
 """What a sweep costs beside the work of its trials: wall time over the sum of the trials' own work.
 
-    python benchmarks/sweep_overhead.py [--trials 18] [--repeats 5]
+    python benchmarks/sweep_overhead.py [--trials 8] [--repeats 5]
 
 Prepares the embedded world once, then runs the same head trials (a) by the sweep's trial runner over Ray Tune and
 (b) one after the other in a process of its own that has been warmed up, which is the work itself. Both sides train
@@ -76,7 +76,7 @@ def seconds_of_the_sweep(trials: list[Trial], folder: Path, at_a_time: int) -> f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=18)
+    parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     flags = parser.parse_args()
