@@ -166,7 +166,7 @@ class CcimFlags(TrainingFlags):
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT [INT ...]")] = (0,)
     """Seeds of initialisation, order and dropout; each is a trial."""
     deconfounder: str = "ccim"
-    """none (the baseline as it is) or ccim."""
+    """none (the baseline as it is), projection (CCIM's control: its W_h without the intervention) or ccim."""
     dictionary_size: _Count = None
     """N, prototypes in the confounder dictionary."""
     attention: str = "dot_product"

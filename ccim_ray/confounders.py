@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ccim_ray.errors import RequestError
+from ccim_ray.storage import atomic_path
 
 FORMAT_VERSION = 1
 _METADATA_KEY = "confounder_dictionary"
@@ -98,14 +98,8 @@ class ConfounderDictionary:
         }
         # One key, because safetensors writes several in an order that changes from call to call.
         description = json.dumps({"format": FORMAT_VERSION, "provenance": dict(self.provenance)}, sort_keys=True)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            unfinished.write_bytes(save(tensors, {_METADATA_KEY: description}))
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with atomic_path(Path(path)) as temporary:
+            temporary.write_bytes(save(tensors, {_METADATA_KEY: description}))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -209,7 +203,7 @@ def _cluster(
     if count_N.min() == 0:
         raise RequestError(
             f"{np.count_nonzero(count_N == 0)} of {size} clusters are empty, the context features are too "
-            "much alike; give a smaller --sizes"
+            "much alike; give a smaller size"
         )
     members = np.split(np.argsort(cluster_M, kind="stable"), np.cumsum(count_N)[:-1])
     prototypes_ND = np.stack([features[rows].mean(0, dtype=np.float64) for rows in members])
@@ -249,11 +243,11 @@ def _checked_features(features_MD: Features) -> npt.NDArray[np.float32]:
 
 def _check_sizes(sizes: Sequence[int], features: npt.NDArray[np.float32]) -> None:
     if not sizes or min(sizes) < 1:
-        raise RequestError(f"--sizes must be numbers of at least 1, found {list(sizes)}")
+        raise RequestError(f"dictionary sizes must be numbers of at least 1, found {list(sizes)}")
     largest = max(sizes)
     if largest > len(features):
         raise RequestError(
-            f"{len(features)} context features cannot make a dictionary of {largest} prototypes; give a smaller --sizes"
+            f"{len(features)} context features cannot make a dictionary of {largest} prototypes; give a smaller size"
         )
     needed = max(2, largest)
     distinct: set[bytes] = set()
@@ -264,5 +258,5 @@ def _check_sizes(sizes: Sequence[int], features: npt.NDArray[np.float32]) -> Non
             return
     raise RequestError(
         f"only {len(distinct)} of {len(features)} context features are distinct, too few for a dictionary of "
-        f"{largest} prototypes; give a smaller --sizes"
+        f"{largest} prototypes; give a smaller size"
     )

@@ -69,7 +69,8 @@ class Experiment(Settings):
     trunks: TrunkSettings
     trainable: Literal["head", "all"] = "head"
 
-    deconfounder: Literal["none", "ccim"] = "ccim"
+    deconfounder: Literal["none", "projection", "ccim"] = "ccim"
+    """``projection`` is the control of CCIM: W_h h of Eq. 4 without W_g E[g], the same layers but the intervention."""
     ccim: CcimSettings = CcimSettings()
     dictionary: DictionarySettings = DictionarySettings()
     backbone: BackboneSettings
@@ -130,10 +131,12 @@ class Experiment(Settings):
         return flat
 
     def essence(self) -> dict[str, Any]:
-        """What the result depends on: without a deconfounder, no setting of one."""
+        """What the result depends on: no setting of a deconfounder that is not used."""
         values = self.model_dump(mode="json")
-        if self.deconfounder == "none":
-            for unused in ("ccim", "dictionary", "backbone", "masking"):
+        if self.deconfounder == "projection":
+            values["ccim"] = {"output_dim": self.ccim.output_dim}
+        if self.deconfounder != "ccim":
+            for unused in ("dictionary", "backbone", "masking") + (("ccim",) if self.deconfounder == "none" else ()):
                 del values[unused]
         else:
             if not self.ccim.use_lambda:
@@ -154,10 +157,19 @@ class Experiment(Settings):
         )
 
 
+_FLAGS = {
+    "ccim.attention": "--attention",
+    "dictionary.size": "--sizes or --dictionary-size",
+    "seed": "--seeds",
+    "workers": "--workers-per-trial",
+}
+
+
 def describe(error: ValidationError) -> str:
-    """One line for the first problem of a pydantic error."""
+    """One line for the first problem of a pydantic error, with the flag where it has another name."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
+    where = f"{where} ({_FLAGS[where]})" if where in _FLAGS else where
     message = first["msg"].removeprefix("Value error, ")
     found = f" (found {first['input']!r})" if where else ""
     return f"{where + ': ' if where else ''}{message}{found}"

@@ -22,6 +22,21 @@ CHUNK_ELEMENTS = 2**20
 """Most elements of one temporary of the additive attention: 4 MiB in float32."""
 
 
+class Projection(nn.Module):
+    """W_h h alone: CCIM's control, with its layers and without its intervention. (B, joint_dim) -> (B, output_dim)."""
+
+    def __init__(self, joint_dim: int, output_dim: int = OUTPUT_DIM) -> None:
+        super().__init__()
+        self.joint_projection = nn.Linear(joint_dim, output_dim, bias=False)
+        nn.init.xavier_normal_(self.joint_projection.weight)
+
+    def forward(self, joint_BH: Tensor) -> Tensor:
+        """W_h h of Eq. 4, in the parameters' precision as CCIM computes it."""
+        with torch.autocast(joint_BH.device.type, enabled=False):
+            projected_BM: Tensor = self.joint_projection(joint_BH.to(self.joint_projection.weight.dtype))
+            return projected_BM
+
+
 class CCIM(nn.Module):
     """P(Y | do(X)) at the feature level: W_h h + W_g E_z[g(z)] (Eq. 4).
 
@@ -93,11 +108,17 @@ class CCIM(nn.Module):
                 self.score = nn.Linear(attention_dim, 1, bias=False)
 
     def forward(self, joint_BH: Tensor) -> Tensor:
-        """do_x_BM (Eq. 4) of the joint features h. Raises ValueError unless they are (B, joint_dim)."""
+        """do_x_BM (Eq. 4) of the joint features h. Raises ValueError unless they are (B, joint_dim).
+
+        Computed in the parameters' precision even under autocast: W_g E[g] is a few thousandths of W_h h, and
+        bfloat16 would round it away.
+        """
         self._check_joint(joint_BH)
-        joint_BM: Tensor = self.joint_projection(joint_BH)
-        context_BM: Tensor = self.context_projection(self._expected_context(joint_BH))
-        return joint_BM + context_BM
+        with torch.autocast(joint_BH.device.type, enabled=False):
+            joint_BH = joint_BH.to(self.joint_projection.weight.dtype)
+            joint_BM: Tensor = self.joint_projection(joint_BH)
+            context_BM: Tensor = self.context_projection(self._expected_context(joint_BH))
+            return joint_BM + context_BM
 
     def lambda_BN(self, joint_BH: Tensor) -> Tensor:  # noqa: N802 (lambda is a keyword)
         """lambda_i of every sample (Eq. 6 or 7); rows sum to one. All ones where ``use_lambda`` is False."""

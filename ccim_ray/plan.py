@@ -155,7 +155,7 @@ def make_plan(
             }
             needed = {view: plan_view(view, trunk, frozen) for view, trunk in trunks.items()}
             dictionary = plan_dictionary(experiment) if experiment.deconfounder == "ccim" else None
-            signature = experiment.signature(source.fingerprint, _digests(experiment, weights_dir))
+            signature = experiment.signature(source.fingerprint, weight_digests(experiment, weights_dir))
             paths = TrialPaths(
                 folder=str(storage.trial(signature)),
                 subjects=str(subjects),
@@ -200,7 +200,8 @@ def _source(experiment: Experiment, storage: Storage, data_root: Path | None) ->
     return DataSource(experiment.dataset, data_root.expanduser().absolute(), None, experiment.subject_limit)
 
 
-def _digests(experiment: Experiment, weights_dir: Path | None) -> dict[str, str]:
+def weight_digests(experiment: Experiment, weights_dir: Path | None) -> dict[str, str]:
+    """Digest of every weight file that the experiment's result depends on."""
     used = {"context": experiment.trunks.context, "body": experiment.trunks.body}
     if experiment.deconfounder == "ccim":
         used["backbone"] = experiment.backbone

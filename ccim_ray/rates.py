@@ -10,13 +10,14 @@ from ccim_ray.storage import write_json
 
 REFERENCE_MACHINE = "two CPU cores, no GPU"
 REFERENCE_RATES: dict[str, float] = {
+    "start_up": 1 / 15,
     "render": 390,
     "extract/thin_resnet/features": 1400,
     "cluster": 250,
     "train/emot_net/head": 33_000,
 }
 """Units a second of `make sweep` on the reference machine, where this storage has measured nothing itself:
-pictures; views of subjects; prototypes; subjects times epochs, over all trials at a time."""
+starts; pictures; views of subjects; prototypes; subjects times epochs, over all trials at a time."""
 
 
 def rate_of_training(experiment: Experiment) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from ccim_ray.intervention import CCIM
+from ccim_ray.intervention import CCIM, Projection
 from ccim_ray.perception.backbones import Backbone
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Recogniser(nn.Module):
         self,
         baseline: Baseline,
         num_categories: int,
-        ccim: CCIM | None = None,
+        ccim: CCIM | Projection | None = None,
         trunks: Mapping[str, Backbone] | None = None,
     ) -> None:
         super().__init__()

@@ -6,13 +6,16 @@ when the same command runs again.
 
 from __future__ import annotations
 
+import json
 import queue
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from ccim_ray.console import say
 from ccim_ray.errors import RequestError
@@ -22,6 +25,8 @@ from ccim_ray.tracking import Tracker, TrialRun
 from ccim_ray.trial_folder import MODEL_FILES, read_result
 
 FOLLOW_SECONDS = 1.0
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 @dataclass
@@ -42,7 +47,8 @@ class Recorder:
     _runs: dict[str, TrialRun] = field(default_factory=dict, init=False)
     _ended: queue.Queue[str] = field(default_factory=queue.Queue, init=False)
     _closing: threading.Event = field(default_factory=threading.Event, init=False)
-    _trouble: RequestError | None = field(default=None, init=False)
+    _trouble: dict[str, RequestError] = field(default_factory=dict, init=False)
+    _files: tuple[Path, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         self._by_signature = {planned.trial.signature: planned for planned in self.trials}
@@ -60,52 +66,68 @@ class Recorder:
         """Tell that a trial ended, well or not."""
         self._ended.put(signature)
 
-    def close(self) -> None:
-        """Record everything that is left, and mark what did not end as KILLED.
+    def finish_with(self, files: Sequence[Path]) -> None:
+        """Give the parent run these files when it is closed."""
+        self._files = tuple(files)
 
-        Raises RequestError where MLflow could not be brought up to date.
+    def close(self, status: Status) -> None:
+        """Record everything that is left, and leave no run of the sweep RUNNING.
+
+        Raises RequestError where MLflow could not be brought up to date: the same command does it later.
         """
         self._closing.set()
         self._thread.join()
-        self._trouble = None
+        self._trouble.clear()
         self._attempt()
+        for bring_up_to_date in (
+            lambda: self.tracker.log_artifacts(self.parent, self._files),
+            lambda: self.tracker.finish_leftovers(self.parent),
+            lambda: self.tracker.finish(self.parent, status),
+        ):
+            self._guard("the sweep", bring_up_to_date)
         if self._trouble:
-            raise self._trouble
-        self.tracker.finish_leftovers(self.parent)
+            raise next(iter(self._trouble.values()))
 
     def _follow(self) -> None:
         while not self._closing.wait(FOLLOW_SECONDS):
             self._attempt()
 
     def _attempt(self) -> None:
-        """Bring MLflow up to date; trouble with it is remembered, told once, and tried again later."""
-        try:
-            self._record_ended()
-            self._replay_running()
-            self._trouble = None
-        except RequestError as error:
-            if self._trouble is None and not self._closing.is_set():
-                say(f"  MLflow: {error} (training goes on; what is missing is logged later)")
-            self._trouble = error
-
-    def _record_ended(self) -> None:
-        while not self._ended.empty():
-            signature = self._ended.queue[0]
-            self._record_end(self._by_signature[signature])
-            self._ended.get()  # only now: a failed attempt is made again
-
-    def _replay_running(self) -> None:
-        for planned in self._by_signature.values():
+        """Bring MLflow up to date, trial by trial: trouble with one does not keep the others from it."""
+        for _ in range(self._ended.qsize()):
+            signature = self._ended.get()
+            planned = self._by_signature[signature]
+            if not self._guard(signature, partial(self._record_end, planned)):
+                self._ended.put(signature)  # tried again next time
+        for signature, planned in self._by_signature.items():
             journal = Path(planned.trial.paths.folder) / "journal.jsonl"
             if planned.is_open and journal.exists():
-                self.tracker.replay(self._run(planned), journal)
+                self._guard(signature, partial(self._replay, planned, journal))
+
+    def _guard(self, what: str, bring_up_to_date: Callable[[], object]) -> bool:
+        """Whether it worked; trouble is remembered, and told once."""
+        try:
+            bring_up_to_date()
+        except (RequestError, OSError, ValueError) as error:
+            if what not in self._trouble and not self._closing.is_set():
+                say(f"  MLflow: {error} (training goes on; what is missing is logged later)")
+            self._trouble[what] = RequestError(f"{what} could not be recorded in MLflow: {error}")
+            return False
+        self._trouble.pop(what, None)
+        return True
+
+    def _replay(self, planned: PlannedTrial, journal: Path) -> None:
+        self.tracker.replay(self._run(planned), journal)
 
     def _run(self, planned: PlannedTrial) -> TrialRun:
         signature = planned.trial.signature
         if signature not in self._runs:
             name = f"{planned.setting}, seed {planned.seed}"
             parameters = planned.trial.experiment.parameters()
+            made_by = Path(planned.trial.paths.folder) / "environment.json"
             tags = {**self.tags, "ccim.setting": planned.setting}
+            if made_by.exists():  # what trained it, not what records it
+                tags |= json.loads(made_by.read_text())
             self._runs[signature] = self.tracker.open_trial(self.parent, signature, name, parameters, tags)
         return self._runs[signature]
 
@@ -118,12 +140,9 @@ class Recorder:
         if result and result.status == "done":
             self.tracker.log_final(run, result.metrics)
             self._log_artifacts(run, planned, folder)
-        self.tracker.finish(
-            run.run_id, "FINISHED" if state == "done" else "FAILED", f"{state}: {reason}" if reason else None
-        )
-        self._by_signature[planned.trial.signature] = PlannedTrial(
-            planned.setting, planned.trial, "done" if state == "done" else state, reason
-        )
+        status: Status = "FINISHED" if state == "done" else "FAILED"
+        self.tracker.finish(run.run_id, status, f"{state}: {reason}" if reason else None)
+        self._by_signature[planned.trial.signature] = replace(planned, state=state, reason=reason)
 
     def _log_artifacts(self, run: TrialRun, planned: PlannedTrial, folder: Path) -> None:
         with tempfile.TemporaryDirectory() as temporary:

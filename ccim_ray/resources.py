@@ -33,6 +33,25 @@ class TrialResources:
         if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
             raise RequestError(f"--gpus-per-worker {self.gpus_per_worker:g}: give 0, a fraction, or a whole number")
 
+    @property
+    def trials_at_a_time(self) -> int:
+        """As told; one where it is left to the cluster, which a plan does not know."""
+        return self.max_concurrent or 1
+
+    def check(self, cluster: ClusterResources, workers: int) -> None:
+        """RequestError where not even one trial fits: it would wait for ever."""
+        gpus = self.gpus(cluster) * workers
+        if gpus > cluster.gpus:
+            raise RequestError(
+                f"a trial asks for {gpus:g} GPUs (--gpus-per-worker times --workers-per-trial) and the cluster has "
+                f"{cluster.gpus}; ask for fewer or join a larger cluster"
+            )
+        if workers > cluster.cpus:
+            raise RequestError(
+                f"--workers-per-trial {workers}: a trial asks for as many CPUs and the cluster has {cluster.cpus}; "
+                "ask for fewer or join a larger cluster"
+            )
+
     def gpus(self, cluster: ClusterResources) -> float:
         """GPUs of one process on this cluster."""
         if self.gpus_per_worker is not None:

@@ -53,6 +53,6 @@ class Space:
             }
             default_size = all(getattr(experiment, key) == value for key, value in paper.items())
             score = published_score(experiment.dataset, experiment.baseline, with_ccim)
-            if score is not None and (default_size or not with_ccim):
+            if score is not None and (experiment.deconfounder == "none" or (with_ccim and default_size)):
                 found[name, f"test/{metric}"] = score
         return found

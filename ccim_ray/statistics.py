@@ -95,11 +95,12 @@ def bootstrap_ci(values: Values, seed: int = 0, resamples: int = 9999) -> tuple[
     return float(interval.low), float(interval.high)
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
+def holm(p_values: Sequence[float | None], family: int | None = None) -> list[float | None]:
     """Holm's step-down correction over one family of tests, in the order given.
 
-    None, a test that could not be made, stays None and does not count towards the family. Raises ValueError
-    where a p is outside [0, 1].
+    None, a test that could not be made, stays None. ``family`` is the number of comparisons that were intended,
+    where some of them could not be tested: the family must not shrink by what the data turned out to be. Without it,
+    the tests that were made are the family. Raises ValueError where a p is outside [0, 1].
     """
     made = [(index, p) for index, p in enumerate(p_values) if p is not None]
     adjusted: list[float | None] = [None] * len(p_values)
@@ -107,7 +108,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     for rank, (index, p) in enumerate(sorted(made, key=lambda item: item[1])):
         if not 0 <= p <= 1:
             raise ValueError(f"a p value must be in [0, 1], found {p}")
-        running_max = max(running_max, min(1.0, (len(made) - rank) * p))
+        running_max = max(running_max, min(1.0, (max(len(made), family or 0) - rank) * p))
         adjusted[index] = running_max
     return adjusted
 

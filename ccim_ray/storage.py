@@ -29,7 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise RequestError(
-            f"cannot write {path}: {error.strerror or error}; choose a writable folder with --storage"
+            f"cannot write {path}: {error.strerror or error}; give a folder that can be written (--storage, --out)"
         ) from error
     finally:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
@@ -85,10 +85,6 @@ class Storage:
     def crops(self, key: str) -> Path:
         """Folder of one view's packed pictures."""
         return self.root / "derived" / "crops" / key
-
-    def projection(self, key: str) -> Path:
-        """Context features in PCA space, shared by all dictionary sizes."""
-        return self.root / "derived" / "projections" / f"{key}.safetensors"
 
     def dictionary(self, key: str) -> Path:
         """One confounder dictionary."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccim_ray.experiment import Experiment
-from ccim_ray.plan import Plan, make_plan
+from ccim_ray.experiment import STAGE_VERSIONS, Experiment
+from ccim_ray.plan import Plan, make_plan, weight_digests
 from ccim_ray.resources import TrialResources
 from ccim_ray.space import Space
 from ccim_ray.storage import Storage, short_digest
@@ -32,5 +32,10 @@ class SweepRequest:
         return make_plan(settings, self.seeds, self.storage, self.data_root, self.weights_dir)
 
     def sweep_id(self, plan: Plan) -> str:
-        """Sweeps of one space over one base experiment and dataset are one sweep, whatever values they vary."""
-        return short_digest([self.space.name, self.base.with_changes(seed=0).essence(), plan.source.fingerprint])
+        """Sweeps of one space over one base experiment and dataset are one sweep, whatever values they vary.
+
+        Other weights or stage versions make another sweep: one table never mixes them.
+        """
+        essence = self.base.with_changes(seed=0).essence()
+        weights = weight_digests(self.base, self.weights_dir)
+        return short_digest([self.space.name, essence, plan.source.fingerprint, weights, STAGE_VERSIONS])

@@ -69,59 +69,31 @@ def train(
     """
     torch.manual_seed(_seed_of(experiment.seed, -1, 0))
     recogniser = build().to(process.device)
-    parameters = [p for p in recogniser.parameters() if p.requires_grad]
-    optimiser = _make_optimiser(experiment, parameters)
-    loss_of = make_loss(experiment.loss)
+    optimiser = _make_optimiser(experiment, recogniser)
     state = load_checkpoint(folder / "checkpoint.pt", recogniser, optimiser) or Checkpoint()
     if process.rank == 0:
         with Journal(folder / "journal.jsonl") as journal:
             journal.rewind(state.epoch - 1)
     model = _distribute(recogniser, process)
 
-    train_rows = inputs.rows("train")
-    if len(train_rows) < 2 * process.world_size:
-        raise RequestError(
-            f"the train split has {len(train_rows)} usable subjects, and batch norm needs two for each of "
-            f"{process.world_size} workers; add images"
-        )
-    batch = min(experiment.batch_size, len(train_rows) // process.world_size * process.world_size)
-    steps_per_epoch = len(train_rows) // batch
-    total_steps = steps_per_epoch * experiment.epochs
+    batches = _Batches(inputs.rows("train"), experiment, process)
     key = f"val/{inputs.index.metric}"
 
     while state.epoch < experiment.epochs and not state.stopped:
         started = time.perf_counter()
         torch.manual_seed(_seed_of(experiment.seed, state.epoch, process.rank))
-        model.train()
-        losses: list[Tensor] = []
-        for step, rows in enumerate(_batches(train_rows, batch, experiment.seed, state.epoch, process)):
-            inputs_of_batch, targets_BK = _to_device(inputs, rows, process.device)
-            if experiment.trainable == "all":
-                inputs_of_batch = _flip_half(inputs_of_batch)
-            rate = experiment.learning_rate * learning_rate_factor(
-                experiment.schedule, state.epoch, state.epoch * steps_per_epoch + step, total_steps
-            )
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            with torch.autocast(process.device.type, torch.bfloat16, experiment.amp and process.device.type == "cuda"):
-                logits_BK = model(inputs_of_batch)
-            loss = loss_of(logits_BK.float(), targets_BK)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(parameters, experiment.gradient_clip)
-            optimiser.step()
-            losses.append(torch.where(torch.isfinite(norm), loss.detach(), torch.nan))
+        losses = _train_epoch(model, optimiser, experiment, inputs, batches, state.epoch, process)
 
-        losses_of_epoch = _mean_over_ranks(torch.stack(losses), process)
+        losses_of_epoch = _mean_over_ranks(losses, process)
         finite = torch.isfinite(losses_of_epoch)
         metrics: Metrics = {"train/loss": float(losses_of_epoch.mean()), key: math.nan}
         if process.rank == 0 and bool(finite.all()):
             metrics |= _score_split(recogniser, inputs, "val", process.device)[1]
         metrics = _from_rank_0(metrics, process)
         if not math.isfinite(metrics[key]):
-            first_step = int((~finite).nonzero()[0]) if not bool(finite.all()) else steps_per_epoch - 1
+            in_epoch = int((~finite).nonzero()[0]) if not bool(finite.all()) else len(batches) - 1
             seconds = state.seconds + time.perf_counter() - started
-            diverged_at = state.epoch * steps_per_epoch + first_step
+            diverged_at = state.epoch * len(batches) + in_epoch
             return TrialResult("diverged", epochs=state.epoch, diverged_at_step=diverged_at, seconds=seconds)
 
         if state.best_value is None or metrics[key] > state.best_value:
@@ -140,14 +112,51 @@ def train(
     if process.rank != 0:
         return TrialResult("done")
     load_weights(folder / "best.safetensors", recogniser)
+    final = _test(recogniser, inputs, folder, process.device)
+    return TrialResult("done", final, state.best_epoch, state.epoch, None, state.seconds)
+
+
+def _train_epoch(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    experiment: Experiment,
+    inputs: TrialInputs,
+    batches: _Batches,
+    epoch: int,
+    process: Process,
+) -> Tensor:
+    """One pass over the train split; returns this rank's loss of every step, NaN where the gradient was not finite."""
+    model.train()
+    loss_of = make_loss(experiment.loss)
+    losses = []
+    for step, rows in enumerate(batches.of_epoch(epoch), start=epoch * len(batches)):
+        views, targets_BK = _to_device(inputs, rows, process.device)
+        if experiment.trainable == "all":
+            views = _flip_half(views)
+        factor = learning_rate_factor(experiment.schedule, epoch, step, experiment.epochs * len(batches))
+        for group in optimiser.param_groups:
+            group["lr"] = experiment.learning_rate * factor
+        with torch.autocast(process.device.type, torch.bfloat16, experiment.amp and process.device.type == "cuda"):
+            logits_BK = model(views)
+        loss = loss_of(logits_BK.float(), targets_BK)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(model.parameters(), experiment.gradient_clip)
+        optimiser.step()
+        losses.append(torch.where(torch.isfinite(norm), loss.detach(), torch.nan))
+    return torch.stack(losses)
+
+
+def _test(recogniser: Recogniser, inputs: TrialInputs, folder: Path, device: torch.device) -> Metrics:
+    """Metrics of val and of every test split; the scores behind them go to ``scores.safetensors``."""
     final: Metrics = {}
     scores: dict[str, Tensor] = {}
     for split in ("val", *inputs.index.test_splits):
-        scores[split], values = _score_split(recogniser, inputs, split, process.device)
+        scores[split], values = _score_split(recogniser, inputs, split, device)
         scores[f"{split}/targets"] = torch.from_numpy(inputs.index.targets[inputs.rows(split)])
         final |= values
     save_tensors(folder / "scores.safetensors", scores)
-    return TrialResult("done", final, state.best_epoch, state.epoch, None, state.seconds)
+    return final
 
 
 def learning_rate_factor(schedule: str, epoch: int, step: int, total_steps: int) -> float:
@@ -199,13 +208,31 @@ def _seed_of(seed: int, epoch: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, epoch + 1, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _batches(
-    rows: npt.NDArray[np.int64], batch: int, seed: int, epoch: int, process: Process
-) -> Iterator[npt.NDArray[np.int64]]:
-    """This rank's share of every whole batch; the remainder of an epoch is left out, as batch norm asks for."""
-    order = np.random.default_rng([seed, epoch]).permutation(rows)
-    for start in range(0, len(order) - batch + 1, batch):
-        yield order[start : start + batch][process.rank :: process.world_size]
+class _Batches:
+    """This rank's share of every whole batch of the train split.
+
+    The remainder of an epoch is left out, as batch norm asks for; the order is a function of (seed, epoch).
+    """
+
+    def __init__(self, rows: npt.NDArray[np.int64], experiment: Experiment, process: Process) -> None:
+        if len(rows) < 2 * process.world_size:
+            raise RequestError(
+                f"the train split has {len(rows)} usable subjects, and batch norm needs two for each of "
+                f"{process.world_size} workers; add images"
+            )
+        self._rows, self._seed, self._process = rows, experiment.seed, process
+        self._size = min(experiment.batch_size, len(rows) // process.world_size * process.world_size)
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return len(self._rows) // self._size
+
+    def of_epoch(self, epoch: int) -> Iterator[npt.NDArray[np.int64]]:
+        """Row numbers of each of this rank's batches."""
+        order = np.random.default_rng([self._seed, epoch]).permutation(self._rows)
+        for step in range(len(self)):
+            batch = order[step * self._size : (step + 1) * self._size]
+            yield batch[self._process.rank :: self._process.world_size]
 
 
 def _to_device(
@@ -222,10 +249,11 @@ def _flip_half(views: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.where(mirrored_B, view.flip(2), view) for name, view in views.items()}
 
 
-def _make_optimiser(experiment: Experiment, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _make_optimiser(experiment: Experiment, model: nn.Module) -> torch.optim.Optimizer:
+    rate, decay = experiment.learning_rate, experiment.weight_decay
     if experiment.optimiser == "sgd":
-        return torch.optim.SGD(parameters, experiment.learning_rate, momentum=0.9, weight_decay=experiment.weight_decay)
-    return torch.optim.AdamW(parameters, experiment.learning_rate, weight_decay=experiment.weight_decay)
+        return torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=decay)
+    return torch.optim.AdamW(model.parameters(), rate, weight_decay=decay)
 
 
 def _distribute(recogniser: Recogniser, process: Process) -> nn.Module:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 
 from ccim_ray.baselines.registry import build_baseline
 from ccim_ray.confounders import ConfounderDictionary
+from ccim_ray.environment import environment_tags
 from ccim_ray.experiment import Experiment
-from ccim_ray.intervention import CCIM
+from ccim_ray.intervention import CCIM, Projection
 from ccim_ray.perception.architectures import architecture
 from ccim_ray.perception.weights import load_backbone
 from ccim_ray.recogniser import Recogniser
@@ -32,10 +35,12 @@ def build_recogniser(
         trunks = {name: load_backbone(trunk.arch, trunk.weights, weights_dir) for name, trunk in settings.items()}
     feature_dims = {name: architecture(trunk.arch).feature_dim for name, trunk in settings.items()}
     baseline = build_baseline(experiment.baseline, feature_dims)
-    ccim = None
-    if dictionary is not None:
-        chosen = experiment.ccim
-        ccim = CCIM(
+    chosen = experiment.ccim
+    intervention: CCIM | Projection | None = None
+    if experiment.deconfounder == "projection":
+        intervention = Projection(baseline.joint_dim, chosen.output_dim)
+    elif dictionary is not None:
+        intervention = CCIM(
             joint_dim=baseline.joint_dim,
             dictionary=dictionary,
             output_dim=chosen.output_dim,
@@ -44,7 +49,7 @@ def build_recogniser(
             use_lambda=chosen.use_lambda,
             use_prior=chosen.use_prior,
         )
-    return Recogniser(baseline, num_categories, ccim, trunks)
+    return Recogniser(baseline, num_categories, intervention, trunks)
 
 
 def run_trial(
@@ -57,9 +62,15 @@ def run_trial(
     Raises RequestError for inputs that are missing or damaged.
     """
     folder = Path(trial.paths.folder)
-    ended = read_result(folder)
-    if ended:  # the process died after it had written the result, and was started again
-        return ended
+    with _alone_in(folder) if process.rank == 0 else nullcontext():
+        ended = read_result(folder)
+        # Another job may have trained it meanwhile, or this process died after it had written the result.
+        return ended or _train_and_write(trial, folder, process, on_epoch)
+
+
+def _train_and_write(
+    trial: Trial, folder: Path, process: Process, on_epoch: Callable[[int, Metrics], None]
+) -> TrialResult:
     inputs = trial.paths.read()
     weights_dir = Path(trial.weights_dir) if trial.weights_dir else None
     experiment = trial.experiment
@@ -68,12 +79,24 @@ def run_trial(
         return build_recogniser(experiment, len(inputs.index.categories), inputs.dictionary, weights_dir)
 
     if process.rank == 0:
+        (folder / "failure.json").unlink(missing_ok=True)
+        gpus = [torch.cuda.get_device_name(process.device)] if process.device.type == "cuda" else []
+        write_json(folder / "environment.json", environment_tags(gpus) | {"ccim.device": process.device.type})
         describe_model(folder, experiment, inputs.index.categories, inputs.index.multi_label)
     result = train(experiment, inputs, build, folder, process, on_epoch)
     if process.rank == 0:
         write_json(folder / "result.json", result.as_dict())
         (folder / "checkpoint.pt").unlink(missing_ok=True)  # nothing is left to go on with
     return result
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two jobs that want the same trial do not train it side by side: the second waits, and finds it done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def describe_model(folder: Path, experiment: Experiment, categories: tuple[str, ...], multi_label: bool) -> None:

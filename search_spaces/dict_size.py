@@ -14,12 +14,12 @@ from ccim_ray.space import Space
 
 
 def dict_size_space(sizes: Sequence[int]) -> Space:
-    """Vanilla, then CCIM with each dictionary size."""
+    """Vanilla; CCIM's control, which has its W_h and no intervention; CCIM with each dictionary size."""
     with_ccim = {f"CCIM N={size}": {"deconfounder": "ccim", "dictionary__size": size} for size in sizes}
     return Space(
         name="dict_size",
         question="Does the size N of the confounder dictionary matter?",
-        changes={"vanilla": {"deconfounder": "none"}, **with_ccim},
+        changes={"vanilla": {"deconfounder": "none"}, "W_h alone": {"deconfounder": "projection"}, **with_ccim},
         reference="vanilla",
         axis={f"CCIM N={size}": size for size in sizes},
         axis_label="dictionary size N",

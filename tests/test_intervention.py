@@ -289,3 +289,14 @@ def test_importing_the_package_imports_no_heavy_library():
         "assert not {'ray', 'mlflow', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("attention", ["dot_product", "additive"])
+def test_autocast_does_not_round_the_context_away(attention):
+    torch.manual_seed(0)
+    ccim = CCIM(256, ConfounderDictionary.random(64, 512), attention=attention)
+    joint_BH = torch.randn(16, 256)
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = ccim(joint_BH)
+    assert under_autocast.dtype == torch.float32
+    torch.testing.assert_close(under_autocast, ccim(joint_BH), rtol=0, atol=0)

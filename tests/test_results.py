@@ -37,8 +37,12 @@ def storage(tmp_path):
 
 def test_the_ledger_holds_all_that_was_ever_asked_for_in_the_order_of_the_axis(storage):
     entries = ledger_after(storage, ((256, 64), (0, 1)), ((96, 8), (1, 2)))
-    assert [entry.setting for entry in entries] == ["vanilla", *(f"CCIM N={size}" for size in (8, 64, 96, 256))]
-    assert [entry.axis for entry in entries] == [None, 8, 64, 96, 256]
+    assert [entry.setting for entry in entries] == [
+        "vanilla",
+        "W_h alone",
+        *(f"CCIM N={size}" for size in (8, 64, 96, 256)),
+    ]
+    assert [entry.axis for entry in entries] == [None, None, 8, 64, 96, 256]
     seeds = {entry.setting: sorted(entry.folders) for entry in entries}
     assert seeds["vanilla"] == [0, 1, 2]
     assert seeds["CCIM N=64"] == [0, 1]
@@ -77,12 +81,16 @@ def test_lines_without_a_place_on_the_axis_keep_their_order(storage):
 
 def test_only_trials_that_are_done_are_collected(storage):
     entries = ledger_after(storage, ((8,), (0, 1, 2, 3)))
-    vanilla, with_ccim = entries
+    vanilla, control, with_ccim = entries
     write_json(vanilla.folders[0] / "result.json", TrialResult("done", {"test_do/accuracy": 0.25}).as_dict())
     diverged = TrialResult("diverged", {"test_do/accuracy": 0.9}, diverged_at_step=3)
     write_json(vanilla.folders[1] / "result.json", diverged.as_dict())
     write_json(vanilla.folders[2] / "failure.json", {"reason": "killed", "attempts": 3})
-    assert collect(entries) == {"vanilla": {0: {"test_do/accuracy": 0.25}}, with_ccim.setting: {}}
+    assert collect(entries) == {
+        "vanilla": {0: {"test_do/accuracy": 0.25}},
+        control.setting: {},
+        with_ccim.setting: {},
+    }
 
 
 @pytest.fixture(scope="module")

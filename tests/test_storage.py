@@ -133,7 +133,7 @@ def test_an_address_of_object_storage_is_not_taken_for_a_folder(tmp_path, monkey
 
 def test_places_of_one_key_do_not_collide(tmp_path):
     storage = Storage(tmp_path)
-    kinds = ("world", "subjects", "features", "crops", "projection", "dictionary", "trial", "sweep")
+    kinds = ("world", "subjects", "features", "crops", "dictionary", "trial", "sweep")
     places = [getattr(storage, kind)("0123456789abcdef") for kind in kinds] + [storage.rates]
     assert len(set(places)) == len(places)
     for place in places:

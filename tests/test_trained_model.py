@@ -119,7 +119,7 @@ def test_the_result_is_written_last_and_read_back(ended):
     assert all(f"{split}/{dataset.metric}" in result.metrics for split in ("val", *dataset.test_splits))
     written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     kept = {"best.safetensors", "scores.safetensors", "experiment.json", "categories.json", "journal.jsonl"}
-    assert written.keys() == kept | {"result.json"}
+    assert written.keys() == kept | {"result.json", "environment.json", ".lock"}
     assert written["result.json"] == max(written.values())
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from ccim_ray.datasets.subject import Box
+from ccim_ray.errors import RequestError
 
 ImageArray = npt.NDArray[np.uint8]
 
@@ -81,6 +82,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except (IsADirectoryError, PermissionError) as error:
         raise UnreadableImage(path, "image that may not be opened") from error
     except _DECODER_ERRORS as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            # The machine, not the picture: it must not cost a subject its place in every later run.
+            raise RequestError(f"cannot read {path}: {error.strerror}; run again when the disk answers") from error
         raise UnreadableImage(path, "truncated or damaged image") from error
 
 
@@ -155,17 +159,21 @@ def mask_subject(image_HWC: ImageArray, body_box: Box) -> ImageArray:
 
 
 def crop_body(image_HWC: ImageArray, body_box: Box, side: int) -> ImageArray:
-    """A square around the box with a margin of 6 %, bilinear, black outside the picture.
+    """A square around the box with a margin of 6 %, bilinear with antialiasing, black outside the picture.
 
     Returns:
         (side, side, 3) uint8.
     """
     x1, y1, x2, y2 = body_box
     half = max(x2 - x1, y2 - y1) * CROP_MARGIN / 2
-    centre_x, centre_y = (x1 + x2) / 2, (y1 + y2) / 2
-    extent = (centre_x - half, centre_y - half, centre_x + half, centre_y + half)
-    crop = Image.fromarray(image_HWC).transform((side, side), Image.Transform.EXTENT, extent, Image.Resampling.BILINEAR)
-    return np.array(crop)
+    left, top = (x1 + x2) / 2 - half, (y1 + y2) / 2 - half
+    # resize() takes fractions of a pixel but nothing outside the picture, so black is laid around it first.
+    first_x, first_y = math.floor(left), math.floor(top)
+    whole = math.ceil(2 * half) + 1
+    canvas = Image.new("RGB", (whole, whole))
+    canvas.paste(Image.fromarray(image_HWC), (-first_x, -first_y))
+    window = (left - first_x, top - first_y, left - first_x + 2 * half, top - first_y + 2 * half)
+    return np.array(canvas.resize((side, side), Image.Resampling.BILINEAR, box=window))
 
 
 def resize(image_HWC: ImageArray, side: int) -> ImageArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -59,8 +60,8 @@ def weights_digest(arch: str, weights: str, weights_dir: Path | None = None) -> 
     """
     path = weights_path(arch, weights, weights_dir)
     if path is not None:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        status = path.stat()
+        return _file_digest(path, status.st_size, status.st_mtime_ns)
     origin = f"seed {RANDOM_SEED}" if weights == "random" else PurePosixPath(imagenet_url(arch)).name
     return hashlib.sha256(f"{arch} {weights} {origin}".encode()).hexdigest()
 
@@ -72,6 +73,13 @@ def _stand_in_path(name: str) -> Path:
             f"weights {name!r} not found at {path}, where the package keeps them: install ccim_ray again"
         )
     return path
+
+
+@lru_cache
+def _file_digest(path: Path, size: int, modified_ns: int) -> str:
+    """Hashed once a process, though every setting and seed of a plan asks for it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def default_weights_dir() -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ccim_ray.errors import RequestError
 from ccim_ray.resources import ClusterResources
 
 # Ray reads these when it is imported or started. Train asks its workers for results at this interval, and a
@@ -84,3 +85,19 @@ def leave_on_sigterm(leave: Callable[[], None]) -> None:
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """A RequestError raised in a Ray worker reaches the user as itself, not as the worker's traceback."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        cause: BaseException | None = error
+        while cause is not None and type(cause) is not RequestError:
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is None:
+            raise
+        raise RequestError(str(cause)) from error

@@ -16,7 +16,7 @@ from ccim_ray.trial import run_trial, threads_of_a_trial
 from ccim_ray.trial_folder import Trial
 
 RESTARTS = 2
-"""How often a group is started again after a worker died, each time from the last checkpoint."""
+"""How often a group is started again after a worker died or raised, each time from the last checkpoint."""
 
 
 def train_distributed(trial: Trial, gpus_per_worker: float, storage: Storage) -> None:
@@ -25,7 +25,7 @@ def train_distributed(trial: Trial, gpus_per_worker: float, storage: Storage) ->
     folder = storage.root / "train"
     trainer = ray.train.torch.TorchTrainer(
         _worker,
-        train_loop_config={"trial": trial},
+        train_loop_config={"trial": trial, "gpus": gpus_per_worker},
         scaling_config=ray.train.ScalingConfig(
             num_workers=trial.experiment.workers,
             use_gpu=gpus_per_worker > 0,
@@ -44,7 +44,8 @@ def train_distributed(trial: Trial, gpus_per_worker: float, storage: Storage) ->
 def _worker(config: dict[str, Any]) -> None:
     threads_of_a_trial()
     context = ray.train.get_context()
-    process = Process(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    device = ray.train.torch.get_device() if config["gpus"] else torch.device("cpu")
+    process = Process(context.get_world_rank(), context.get_world_size(), device)
     run_trial(config["trial"], process)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # rank 0 is still testing: leaving early would look like a failure

@@ -58,14 +58,11 @@ def extract_views(
         say(f"Extracting {titles}")
         rows = [_shard_row(dataset, number, lacking) for number, lacking in shards]
         with stage("extract", "subjects", sum(len(json.loads(row["subjects"])) for row in rows)) as progress:
+            weights = str(weights_dir) if weights_dir else None
             actors = min(len(rows), cluster.gpus or cluster.cpus)
             written = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                 _ShardWriter,
-                fn_constructor_args=(
-                    str(dataset.root),
-                    list(views),
-                    str(weights_dir) if weights_dir else None,
-                ),
+                fn_constructor_args=(str(dataset.root), list(views), weights, cluster.gpus > 0),
                 batch_size=1,
                 num_cpus=1,
                 num_gpus=1 if cluster.gpus else 0,
@@ -115,13 +112,13 @@ def _shard_row(dataset: Dataset, number: int, lacking: tuple[int, ...]) -> dict[
 class _ShardWriter:
     """Ray Data actor: makes the lacking views of a shard and writes them."""
 
-    def __init__(self, root: str, views: list[PlannedView], weights_dir: str | None) -> None:
+    def __init__(self, root: str, views: list[PlannedView], weights_dir: str | None, use_gpu: bool) -> None:
         import torch
 
         from ccim_ray.perception.views import ViewMaker
 
         torch.set_num_threads(1)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device("cuda" if use_gpu else "cpu")
         requests: list[ViewRequest] = [view.request for view in views]
         self._views = views
         self._maker = ViewMaker(Path(root), requests, Path(weights_dir) if weights_dir else None, device)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from ray.exceptions import RayError
 
 from ccim_ray.console import say
 from ccim_ray.datasets.dataset import Dataset
-from ccim_ray.errors import RequestError
+from ccim_ray.pipeline.cluster import plain_errors
 from ccim_ray.pipeline.dictionaries import build_dictionaries
 from ccim_ray.pipeline.extraction import extract_views, report_unusable
 from ccim_ray.pipeline.worlds import render_world
@@ -27,7 +23,7 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
     Raises RequestError where the data cannot be used.
     """
     rates = Rates(storage.rates)
-    with _plain_errors():
+    with plain_errors():
         if plan.source.world:
             render_world(plan.source.world, plan.source.root, rates)
         dataset = plan.source.dataset
@@ -40,17 +36,3 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
         report_unusable(dataset, read_shards(plan.views[0].folder, index.subject_ids).reasons)
         build_dictionaries(plan, rates)
     return dataset
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """A RequestError raised in a Ray worker reaches the user as itself, not as the worker's traceback."""
-    try:
-        yield
-    except RayError as error:
-        cause: BaseException | None = error
-        while cause is not None and type(cause) is not RequestError:
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise
-        raise RequestError(str(cause)) from error

@@ -9,21 +9,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
 from ccim_ray.console import console, say
 from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.environment import environment_tags
 from ccim_ray.pipeline.cluster import join_cluster, leave_on_sigterm
 from ccim_ray.pipeline.preparation import prepare
 from ccim_ray.pipeline.trials import run_trials
 from ccim_ray.plan import Plan, PlannedTrial, trial_state
 from ccim_ray.rates import Rates, rate_of_training
-from ccim_ray.recording import Recorder
+from ccim_ray.recording import Recorder, Status
 from ccim_ray.reports.sweep_report import SweepReport, write_sweep_report
 from ccim_ray.resources import ClusterResources
 from ccim_ray.results import collect, measured_rows, reference_rows, update_ledger
 from ccim_ray.sweep_request import SweepRequest
-from ccim_ray.tracking import Tracker, environment_tags
+from ccim_ray.tracking import Tracker, without_password
 from ccim_ray.trial_folder import Trial, read_result
 
 
@@ -39,13 +39,15 @@ def run_sweep(request: SweepRequest) -> int:
     say(f"{request.space.question} {_counts(plan)}")
     say(f"Storage {request.storage.root}")
     tracker, cluster = _connect(request, bool(to_run))
+    if cluster:
+        request.resources.check(cluster, request.base.workers)
     dataset = prepare(plan, request.storage, cluster, request.weights_dir) if cluster else plan.source.dataset
     with _recording(request, plan, tracker) as recorder:
         if cluster:
             _train(to_run, request, cluster, recorder, len(dataset.subjects))
         report = _report(request, plan, dataset)
-        tracker.log_artifacts(recorder.parent, report.files)
-    console.print(report.table)
+        console.print(report.table)
+        recorder.finish_with(report.files)
     for planned in plan.trials:
         state, reason = _state(planned)
         if state != "done":
@@ -53,7 +55,7 @@ def run_sweep(request: SweepRequest) -> int:
     say(f"Results in {report.folder}: {', '.join(path.name for path in report.files)}")
     say(f"Done in {time.monotonic() - started:.0f} s")
     say(f"Compare the runs: {_mlflow_command(request)}")
-    return 1 if _any_failed(plan) else 0
+    return 1 if _any_unfinished(plan) else 0
 
 
 def _connect(request: SweepRequest, needs_cluster: bool) -> tuple[Tracker, ClusterResources | None]:
@@ -69,18 +71,17 @@ def _connect(request: SweepRequest, needs_cluster: bool) -> tuple[Tracker, Clust
 @contextmanager
 def _recording(request: SweepRequest, plan: Plan, tracker: Tracker) -> Iterator[Recorder]:
     """Keeps MLflow up to date inside the block, and leaves no run RUNNING behind it."""
-    tags = _tags(request, plan)
     name = f"{request.space.name} of {request.base.baseline} on {request.base.dataset}"
+    tags = _tags(request, plan) | environment_tags()
     parent = tracker.open_parent(request.sweep_id(plan), name, request.base.parameters(), tags)
-    recorder = Recorder(tracker, parent, plan.trials, tags)
+    recorder = Recorder(tracker, parent, plan.trials, _tags(request, plan))
     recorder.start()
-    status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
+    status: Status = "KILLED"
     try:
         yield recorder
-        status = "FAILED" if _any_failed(plan) else "FINISHED"
+        status = "FAILED" if _any_unfinished(plan) else "FINISHED"
     finally:
-        recorder.close()
-        tracker.finish(parent, status)
+        recorder.close(status)
 
 
 def _train(
@@ -143,8 +144,8 @@ def _state(planned: PlannedTrial) -> tuple[str, str | None]:
     return trial_state(Path(planned.trial.paths.folder))
 
 
-def _any_failed(plan: Plan) -> bool:
-    return any(_state(planned)[0] == "failed" for planned in plan.trials)
+def _any_unfinished(plan: Plan) -> bool:
+    return any(_state(planned)[0] not in ("done", "diverged") for planned in plan.trials)
 
 
 def _counts(plan: Plan) -> str:
@@ -159,18 +160,18 @@ def _concurrency(to_run: Sequence[PlannedTrial], request: SweepRequest, cluster:
 
 
 def _tags(request: SweepRequest, plan: Plan) -> dict[str, str]:
-    tags = {
+    return {
         "ccim.space": request.space.name,
         "ccim.sweep": request.sweep_id(plan),
         "ccim.data_fingerprint": plan.source.fingerprint,
-        "ccim.command": request.command,
+        "ccim.command": without_password(request.command),
     }
-    return tags | environment_tags()
 
 
 def _mlflow_command(request: SweepRequest) -> str:
     if request.tracking_uri.startswith("http"):
-        return f"open {request.tracking_uri}"
+        return f"open {without_password(request.tracking_uri)}"
     program = Path(sys.executable).with_name("mlflow")
     near = program.is_relative_to(Path.cwd())
-    return f"{program.relative_to(Path.cwd()) if near else program} ui --backend-store-uri '{request.tracking_uri}'"
+    shown = program.relative_to(Path.cwd()) if near else program
+    return f"{shown} ui --backend-store-uri '{without_password(request.tracking_uri)}'"

@@ -16,6 +16,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
+from ccim_ray.errors import RequestError
 from ccim_ray.resources import ClusterResources, TrialResources
 from ccim_ray.storage import Storage, write_json
 from ccim_ray.trial_folder import Trial
@@ -39,7 +40,7 @@ def run_trials(
     by_signature = {trial.signature: trial for trial in trials}
     gpus = resources.gpus(cluster)
     if first.trainable == "head":
-        task = tune.with_parameters(_head_task, trials=by_signature)
+        task = tune.with_parameters(_head_task, trials=by_signature, gpus=gpus)
         trainable = tune.with_resources(task, {"cpu": 1, "gpu": gpus})
     else:
         task = tune.with_parameters(_distributed_task, trials=by_signature, gpus=gpus, storage=storage)
@@ -59,7 +60,8 @@ def run_trials(
             name=name,
             storage_path=str(folder),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
+            # A DDP group starts its dead workers again by itself.
+            failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1 if first.trainable == "head" else 0),
             callbacks=[_EndOfTrial(by_signature, on_end)],
         ),
     )
@@ -77,13 +79,22 @@ class _EndOfTrial(tune.Callback):
         return {}  # Tune saves its callbacks to resume from them; this one is made anew each time
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._on_end(self._trials[trial.config["signature"]], None)
+        ended = self._trials[trial.config["signature"]]
+        reason = trial.last_result.get("failed")
+        if reason:
+            write_failure(ended, reason)
+        self._on_end(ended, reason)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         failed = self._trials[trial.config["signature"]]
         reason = _reason(trial)
-        write_json(Path(failed.paths.folder) / "failure.json", {"reason": reason, "attempts": ATTEMPTS})
+        write_failure(failed, reason)
         self._on_end(failed, reason)
+
+
+def write_failure(trial: Trial, reason: str) -> None:
+    """Leave in the trial's folder why it was given up; its next run takes it away."""
+    write_json(Path(trial.paths.folder) / "failure.json", {"reason": reason})
 
 
 def _reason(trial: TuneTrial) -> str:
@@ -94,28 +105,23 @@ def _reason(trial: TuneTrial) -> str:
     return lines[-1].strip() if lines else type(cause).__name__
 
 
-def _head_task(config: dict[str, Any], trials: dict[str, Trial]) -> None:
+def _head_task(config: dict[str, Any], trials: dict[str, Trial], gpus: float) -> None:
+    import torch
+
+    from ccim_ray.training import Process
     from ccim_ray.trial import run_trial, threads_of_a_trial
 
     threads_of_a_trial()
     trial = trials[config["signature"]]
-    Path(trial.paths.folder, "failure.json").unlink(missing_ok=True)
-    result = run_trial(trial, _this_process(), lambda epoch, metrics: tune.report({"epoch": epoch, **metrics}))
-    tune.report({"epoch": result.epochs, "status": result.status})
+    process = Process(device=torch.device("cuda" if gpus else "cpu"))
+    try:
+        run_trial(trial, process, lambda epoch, metrics: tune.report({"epoch": epoch, **metrics}))
+    except RequestError as error:  # the inputs are wrong: they would be again
+        tune.report({"failed": f"{error}"})
 
 
 def _distributed_task(config: dict[str, Any], trials: dict[str, Trial], gpus: float, storage: Storage) -> None:
     from ccim_ray.pipeline.distributed import train_distributed
 
-    trial = trials[config["signature"]]
-    Path(trial.paths.folder, "failure.json").unlink(missing_ok=True)
-    train_distributed(trial, gpus, storage)
+    train_distributed(trials[config["signature"]], gpus, storage)
     tune.report({"status": "ended"})
-
-
-def _this_process() -> Any:
-    import torch
-
-    from ccim_ray.training import Process
-
-    return Process(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -19,12 +19,12 @@ from ccim_ray.datasets.confounded_scenes.world import (
     world_plan,
     write_chunk,
 )
-from ccim_ray.pipeline.cluster import join_cluster
+from ccim_ray.pipeline.cluster import join_cluster, plain_errors
 from ccim_ray.rates import Rates
 from ccim_ray.storage import write_json
 
 
-def render_world(settings: WorldSettings, root: Path, rates: Rates) -> None:
+def render_world(settings: WorldSettings, root: Path, rates: Rates | None = None) -> None:
     """Write the world under ``root`` unless it is there; chunks that an interrupted run finished are kept.
 
     Raises RequestError where the folder cannot be written.
@@ -49,7 +49,8 @@ def render_world(settings: WorldSettings, root: Path, rates: Rates) -> None:
             )
             for row in written.iter_rows():
                 progress.advance(row["pictures"])
-    rates.record("render", progress.done, progress.seconds)
+    if rates:
+        rates.record("render", progress.done, progress.seconds)
     rows = [row for chunk in chunks for row in json.loads(_rows_path(rows_folder, chunk).read_text())]
     finish_world(settings, rows, root)
     shutil.rmtree(rows_folder)
@@ -59,7 +60,8 @@ def make_world(settings: WorldSettings, out: Path) -> int:
     """What ``jobs/make_confounded_scenes.py`` does; returns the exit status."""
     root = out.expanduser().absolute()
     join_cluster()
-    render_world(settings, root, Rates(root / ".rates.json"))
+    with plain_errors():
+        render_world(settings, root)
     say(f"Wrote {settings.images} pictures, annotations like {settings.like}, splits and truth to {root}")
     return 0
 

@@ -69,7 +69,9 @@ def plan_rows(plan: Plan) -> list[PlanRow]:
                 sum(planned.settings.size for planned in missing),
             )
         )
-    return rows + _trial_rows(plan, subjects) if plan.trials else rows
+    rows += _trial_rows(plan, subjects) if plan.trials else []
+    start_up = 1 if any(row.units for row in rows) else 0
+    return [PlanRow("start up Ray and MLflow", "", "", "start_up", start_up), *rows]
 
 
 def _trial_rows(plan: Plan, subjects: int) -> list[PlanRow]:
@@ -90,17 +92,18 @@ def plan_table(plan: Plan, storage: Storage, resources: TrialResources) -> Table
     table = Table(title=f"Plan (storage {storage.root})", title_justify="left")
     for heading in ("stage", "there", "to do", "time", "disk"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
-    known, unknown, disk = 0.0, False, 0.0
+    known, unknown, disk, gpu_hours = 0.0, False, 0.0, ""
     for row in plan_rows(plan):
         seconds = rates.seconds(row.rate, row.units) if row.rate and row.units else 0.0
         unknown |= seconds is None
         known += seconds or 0.0
         disk += row.disk
+        if row.stage == "train" and seconds and resources.gpus_per_worker:
+            gpu_hours = f"{seconds / 3600 * resources.gpus_per_worker * resources.trials_at_a_time:.2f} GPU-hours"
         table.add_row(row.stage, row.there, row.to_do, _duration(seconds), _size(row.disk))
     table.add_section()
-    gpu_hours = (resources.gpus_per_worker or 0.0) * known / 3600
     total = "?" if unknown and not known else ("at least " if unknown else "") + _duration(known)
-    table.add_row("all", "", f"{gpu_hours:.2f} GPU-hours", total, _size(disk))
+    table.add_row("all", "", gpu_hours, total, _size(disk))
     measured_here = all(rates.is_own(row.rate) for row in plan_rows(plan) if row.rate and row.units)
     table.caption = (
         f"Times as measured {'in this storage' if measured_here else 'on ' + REFERENCE_MACHINE}; "

@@ -114,7 +114,8 @@ def build_rows(
         deltas = {
             setting: _paired(values, reference) for setting, values in measured.items() if setting != reference_setting
         }
-        corrected = holm([delta.p if delta else None for delta in deltas.values()])
+        compared = sum(delta is not None and delta.ci_low is not None for delta in deltas.values())
+        corrected = holm([delta.p if delta else None for delta in deltas.values()], family=compared)
         p_holm = dict(zip(deltas, corrected, strict=True))
         for setting, values in measured.items():
             summary = summarise(list(values.values())) if values else None

@@ -4,8 +4,7 @@ Only the driver talks to MLflow. What a trial measured is in its journal first, 
 date at any time and any number of times: lines that the run already holds are not sent again.
 """
 
-from ccim_ray.tracking.connection import default_tracking_uri, logged_experiments
-from ccim_ray.tracking.environment import environment_tags
+from ccim_ray.tracking.connection import default_tracking_uri, logged_experiments, without_password
 from ccim_ray.tracking.model import load_model
 from ccim_ray.tracking.tracker import LoggedRun, Tracker, TrialRun, metric_name
 
@@ -14,8 +13,8 @@ __all__ = [
     "Tracker",
     "TrialRun",
     "default_tracking_uri",
-    "environment_tags",
     "load_model",
     "logged_experiments",
     "metric_name",
+    "without_password",
 ]

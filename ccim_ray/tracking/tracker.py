@@ -124,11 +124,17 @@ class Tracker:
 
     @_reported
     def log_final(self, run: TrialRun, metrics: Mapping[str, float]) -> None:
-        """Send what was measured after training, at the step after the last epoch, unless it is held."""
-        held = self._client.get_run(run.run_id).data.metrics
+        """Send what was measured after training, at the step after the last epoch, once.
+
+        Names that the epochs have logged too, such as ``val/...``, end with the value of the model that is kept.
+        """
+        if not metrics:
+            return
         step, now = self._logged_step(run, "train/loss") + 1, int(time.time() * 1000)
-        missing = [(name, value, now, step) for name, value in metrics.items() if metric_name(name) not in held]
-        self._log_metrics(run.run_id, missing)
+        last = max(metrics)  # sent last: a run that holds it at this step holds them all
+        history = self._client.get_metric_history(run.run_id, metric_name(last))
+        if not any(point.step == step for point in history):
+            self._log_metrics(run.run_id, [(name, metrics[name], now, step) for name in sorted(metrics)])
 
     @_reported
     def log_artifacts(self, run_id: str, sources: Iterable[Path], artifact_path: str | None = None) -> None:

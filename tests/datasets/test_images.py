@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.nn import functional as F
 from torchvision import transforms
 
 from ccim_ray.datasets import images
@@ -227,19 +229,28 @@ def bilinear_at(image_HWC, x, y):
     return value
 
 
-def test_body_crop_samples_a_square_around_the_box_and_is_black_outside():
-    image_HWC = photo(60, 40, seed=3).clip(1, 255)
-    box = (2.0, 5.0, 22.0, 39.0)
-    crop_HWC = images.crop_body(image_HWC, box, 24)
-    assert crop_HWC.shape == (24, 24, 3)
-    side = 34 * 1.06
-    for row in range(24):
-        for column in range(24):
-            x = 12 - side / 2 + (column + 0.5) * side / 24
-            y = 22 - side / 2 + (row + 0.5) * side / 24
-            inside = 0 <= x < 60 and 0 <= y < 40
-            expected = bilinear_at(image_HWC, x, y) if inside else np.zeros(3)
-            np.testing.assert_allclose(crop_HWC[row, column], expected, atol=1.01)
+@pytest.mark.parametrize("side", [24, 53, 80])
+def test_body_crop_is_the_antialiased_square_around_the_box(side):
+    """Against torch's antialiased interpolation of the same square, black outside the picture."""
+    image_HWC = photo(60, 70, seed=3)
+    box = (10.5, 30.5, 60.0, 80.5)  # 50 high: the square of 53 px starts at whole pixels, and leaves the picture
+    box = (box[0], box[1], box[0] + 50, box[1] + 50)
+    padded_HWC = np.zeros((120, 120, 3), np.float32)
+    height, width = image_HWC.shape[:2]
+    padded_HWC[:height, :width] = image_HWC
+    square = torch.from_numpy(padded_HWC[29:82, 9:62]).permute(2, 0, 1)[None]
+    expected = F.interpolate(square, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+    crop_HWC = images.crop_body(image_HWC, box, side)
+    inside = slice(2, -2)  # at the rim the filters reach beyond the square, or do not
+    expected_HWC = expected[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(crop_HWC[inside, inside], expected_HWC[inside, inside], atol=1.6)
+
+
+def test_body_crop_does_not_alias():
+    board_HWC = np.zeros((1200, 1200, 3), np.uint8)
+    board_HWC[(np.indices((1200, 1200)).sum(0) % 2).astype(bool)] = 255
+    crop_HWC = images.crop_body(board_HWC, (100.0, 100.0, 1100.0, 1100.0), 224)
+    assert crop_HWC.std() < 4
 
 
 def test_resize_keeps_the_whole_picture():

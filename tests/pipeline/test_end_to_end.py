@@ -54,7 +54,7 @@ def test_divergence_is_a_result(tmp_path: Path, cluster, capsys) -> None:
     )
     assert run_sweep(request) == 0
     printed = capsys.readouterr().out
-    assert printed.count("diverged at step") == 2
+    assert printed.count("diverged at step") == 3
     states = [json.loads(path.read_text()) for path in tmp_path.glob("trials/*/result.json")]
-    assert [state["status"] for state in states] == ["diverged", "diverged"]
+    assert [state["status"] for state in states] == ["diverged"] * 3
     assert all(state["diverged_at_step"] is not None for state in states)

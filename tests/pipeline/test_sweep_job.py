@@ -54,9 +54,9 @@ def test_the_first_command_works(tiny_sweep: tuple[Path, Ended]) -> None:
     storage, ended = tiny_sweep
     assert ended.status == 0, ended.err
     assert ended.err == ""
-    for expected in ("6 trials: 6 new", "CCIM N=16", "chance", "Bayes oracle", "mlflow"):
+    for expected in ("8 trials: 8 new", "CCIM N=16", "chance", "Bayes oracle", "mlflow"):
         assert expected in ended.out
-    assert len(trial_folders(storage)) == 6
+    assert len(trial_folders(storage)) == 8
 
 
 def test_results_table_follows_the_contract(tiny_sweep: tuple[Path, Ended]) -> None:
@@ -79,7 +79,7 @@ def test_results_table_follows_the_contract(tiny_sweep: tuple[Path, Ended]) -> N
     ]
     measured = [row for row in rows if row["n_seeds"]]
     assert {row["metric"] for row in rows} == {f"{split}/accuracy" for split in ("test_id", "test_do", "test_anti")}
-    assert {row["setting"] for row in measured} == {"vanilla", "CCIM N=8", "CCIM N=16"}
+    assert {row["setting"] for row in measured} == {"vanilla", "W_h alone", "CCIM N=8", "CCIM N=16"}
     assert all(row["n_seeds"] == "2" and 0 <= float(row["mean"]) <= 1 for row in measured)
     assert all(row["published"] == "" for row in rows)
     for row in measured:
@@ -93,15 +93,15 @@ def test_results_table_follows_the_contract(tiny_sweep: tuple[Path, Ended]) -> N
 
 def setting_of(folder: Path) -> str:
     experiment = json.loads((folder / "experiment.json").read_text())
-    if experiment["deconfounder"] == "none":
-        return "vanilla"
+    if experiment["deconfounder"] != "ccim":
+        return {"none": "vanilla", "projection": "W_h alone"}[experiment["deconfounder"]]
     return f"CCIM N={experiment['dictionary']['size']}"
 
 
 def test_mlflow_holds_one_parent_and_its_children(tiny_sweep: tuple[Path, Ended]) -> None:
     client, parents, children = runs_of(tiny_sweep[0])
     (parent,) = parents
-    assert len(children) == 6
+    assert len(children) == 8
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert {run.data.tags["ccim.signature"] for run in children} == set(trial_folders(tiny_sweep[0]))
@@ -150,11 +150,11 @@ def test_the_same_command_again_runs_nothing(tiny_sweep: tuple[Path, Ended], tmp
     rows = rows_of(storage)
     ended = run_job("sweep_dict_size", *TINY, "--storage", str(storage))
     assert ended.status == 0, ended.err
-    assert "6 trials: 6 done" in ended.out
+    assert "8 trials: 8 done" in ended.out
     assert {path: path.stat().st_mtime_ns for path in storage.glob("trials/*/*")} == before
     assert rows_of(storage) == rows
     client, parents, children = runs_of(storage)
-    assert (len(parents), len(children)) == (1, 6)
+    assert (len(parents), len(children)) == (1, 8)
     for run in children:
         assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 2
         assert len(client.get_metric_history(run.info.run_id, "test_do/accuracy")) == 1
@@ -173,24 +173,24 @@ def test_killed_in_the_middle_then_extended(tiny_sweep: tuple[Path, Ended], tmp_
         os.kill(job.pid, signal.SIGKILL)
         job.wait()
     killed_with = len(list(tmp_path.glob("trials/*/result.json")))
-    assert killed_with < 6
+    assert killed_with < 8
 
     ended = run_job("sweep_dict_size", *TINY, "--storage", str(tmp_path))
     assert ended.status == 0, ended.err
     assert f"{killed_with} done" in ended.out
     assert results_of(tmp_path) == results_of(tiny_sweep[0])
     client, parents, children = runs_of(tmp_path)
-    assert (len(parents), len(children)) == (1, 6)
+    assert (len(parents), len(children)) == (1, 8)
     assert {run.info.status for run in (*parents, *children)} == {"FINISHED"}
     for run in children:
         assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [0, 1]
 
     extended = run_job("sweep_dict_size", *TINY, "--storage", str(tmp_path), "--sizes", "8", "12")
     assert extended.status == 0, extended.err
-    assert "6 trials: 4 done, 2 new" in extended.out
+    assert "8 trials: 6 done, 2 new" in extended.out
     assert {row["setting"] for row in rows_of(tmp_path)} >= {"CCIM N=8", "CCIM N=12", "CCIM N=16"}
     _, parents, children = runs_of(tmp_path)
-    assert (len(parents), len(children)) == (1, 8)
+    assert (len(parents), len(children)) == (1, 10)
 
 
 def test_a_failed_trial_is_told_and_the_others_are_done(tiny_sweep: tuple[Path, Ended], tmp_path: Path) -> None:

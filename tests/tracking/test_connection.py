@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from ccim_ray.environment import environment_tags
 from ccim_ray.errors import RequestError
 from ccim_ray.tracking import (
     Tracker,
     default_tracking_uri,
-    environment_tags,
     logged_experiments,
 )
 

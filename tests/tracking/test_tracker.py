@@ -178,11 +178,15 @@ def test_a_journal_without_a_loss_is_also_replayed_once(tracker, uri, storage, t
 def test_final_metrics_are_logged_once_after_the_last_epoch(tracker, uri, tmp_path):
     _, run = open_trial(tracker)
     tracker.replay(run, write_journal(tmp_path / "journal.jsonl", range(4)))
-    tracker.log_final(run, {"test/mAP": 0.25})
+    final = {"val/mAP": 0.125, "test/mAP": 0.25, "test/AP/Anger": 0.5}
+    tracker.log_final(run, final)
     _, again = open_trial(tracker)
-    tracker.log_final(again, {"test/mAP": 0.25, "test/AP/Anger": 0.5})
+    tracker.log_final(again, final)
     assert logged_steps(uri, run.run_id, "test/mAP") == [4]
     assert logged_steps(uri, run.run_id, "test/AP/Anger") == [4]
+    # What the epochs log too ends with the value of the model that is kept.
+    assert logged_steps(uri, run.run_id, "val/mAP")[-1] == 4
+    assert MlflowClient(uri).get_run(run.run_id).data.metrics["val/mAP"] == 0.125
 
 
 def test_nothing_is_left_running(tracker, uri):

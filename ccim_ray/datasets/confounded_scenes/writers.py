@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -24,6 +23,7 @@ from scipy.io import savemat
 
 from ccim_ray.datasets.confounded_scenes.causal_model import CausalModel, Latents
 from ccim_ray.datasets.confounded_scenes.emotions import CATEGORIES, affects
+from ccim_ray.storage import atomic_path
 
 JPEG_QUALITY = 92
 """JPEG quality of the worlds like EMOTIC and GroupWalk."""
@@ -71,13 +71,8 @@ class PictureRow(TypedDict):
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a whole file under a temporary name beside it and move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def encode_picture(pixels: npt.NDArray[np.uint8], suffix: str) -> bytes:
