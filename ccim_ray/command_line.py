@@ -28,7 +28,7 @@ _OF_THE_PRESET = "(default: the preset's)"
 _Count = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_OF_THE_PRESET)]
 _Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: by resources)")]
 _Resource = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: by resources)")]
-Integers = Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT [INT ...]", help_behavior_hint=_OF_THE_PRESET)]
+Integers = Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]", help_behavior_hint=_OF_THE_PRESET)]
 _Text = Annotated[str | None, tyro.conf.arg(metavar="STR", help_behavior_hint="")]
 _Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
 
@@ -100,6 +100,8 @@ class CommonFlags(WorldFlags):
         """Settings of the embedded world; None for a real dataset. Raises RequestError for values out of range."""
         if self.dataset != "confounded_scenes":
             return None
+        if self.data_root:
+            raise RequestError(f"--data-root {self.data_root}: name its --dataset; the embedded world has no folder")
         if self.like == "groupwalk":
             raise RequestError("--like groupwalk can be written but not read back yet; train on caer_s or emotic")
         return self.world_settings(self.chosen_preset().world_images)
@@ -123,13 +125,13 @@ class TrainingFlags(CommonFlags):
     trainable: _Text = None
     """head (frozen trunks on features extracted once) or all (end to end). Default: head; all in preset paper on
     real datasets."""
-    seeds: Integers = ()
+    seeds: Integers = None
     """Seeds of initialisation, order and dropout; each is a trial of every setting."""
     epochs: _Count = None
     """Passes over the train split."""
     batch_size: _Count = None
     """Subjects in a batch, over all workers of a trial."""
-    patience: _Count = None
+    patience: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Stop a trial after this many epochs without a better validation metric. Without it all epochs are trained."""
     workers_per_trial: int = 1
     """DDP processes of one trial; above 1 needs --trainable all."""
@@ -163,7 +165,7 @@ class TrainingFlags(CommonFlags):
 class CcimFlags(TrainingFlags):
     """Flags of jobs that train one setting."""
 
-    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT [INT ...]")] = (0,)
+    seeds: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]")] = (0,)
     """Seeds of initialisation, order and dropout; each is a trial."""
     deconfounder: str = "ccim"
     """none (the baseline as it is), projection (CCIM's control: its W_h without the intervention) or ccim."""
@@ -187,6 +189,13 @@ class CcimFlags(TrainingFlags):
         if self.dictionary_size is not None:
             changes["dictionary__size"] = self.dictionary_size
         return super().experiment().with_changes(**changes)
+
+
+def some(flag: str, values: tuple[int, ...] | None, otherwise: tuple[int, ...]) -> tuple[int, ...]:
+    """The values given, each once, else those of the preset. RequestError where the flag was given none."""
+    if values == ():
+        raise RequestError(f"{flag} needs at least one number")
+    return tuple(dict.fromkeys(values or otherwise))
 
 
 def parse(flags: type[Flags], description: str) -> Flags:

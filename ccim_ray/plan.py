@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from ccim_ray.experiment import STAGE_VERSIONS, BackboneSettings, DictionarySett
 from ccim_ray.perception.architectures import View, ViewRequest
 from ccim_ray.perception.weight_files import weights_digest
 from ccim_ray.prepared import TrialPaths
-from ccim_ray.storage import Storage, short_digest
+from ccim_ray.storage import Storage, read_json, short_digest
 from ccim_ray.trial_folder import Trial, read_result
 
 SHARD_SUBJECTS = 128
@@ -187,7 +186,7 @@ def trial_state(folder: Path) -> tuple[str, str | None]:
         return result.status, reason
     failure = folder / "failure.json"
     if failure.exists():
-        return "failed", str(json.loads(failure.read_text())["reason"])
+        return "failed", str(read_json(failure)["reason"])
     return ("started", None) if (folder / "checkpoint.pt").exists() else ("new", None)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ccim_ray.experiment import Experiment
-from ccim_ray.storage import write_json
+from ccim_ray.storage import read_json, write_json
 
 REFERENCE_MACHINE = "two CPU cores, no GPU"
 REFERENCE_RATES: dict[str, float] = {
@@ -30,7 +29,7 @@ class Rates:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._own: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+        self._own: dict[str, dict[str, float]] = read_json(path) if path.exists() else {}
 
     def seconds(self, name: str, units: float) -> float | None:
         """Time that ``units`` should take; None where nobody has measured it."""

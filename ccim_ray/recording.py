@@ -6,7 +6,6 @@ when the same command runs again.
 
 from __future__ import annotations
 
-import json
 import queue
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from ccim_ray.console import say
 from ccim_ray.errors import RequestError
 from ccim_ray.plan import PlannedTrial, trial_state
 from ccim_ray.reports.trial_report import draw_trial_figures, model_example
+from ccim_ray.storage import read_json
 from ccim_ray.tracking import Tracker, TrialRun
 from ccim_ray.trial_folder import MODEL_FILES, read_result
 
@@ -127,7 +127,7 @@ class Recorder:
             made_by = Path(planned.trial.paths.folder) / "environment.json"
             tags = {**self.tags, "ccim.setting": planned.setting}
             if made_by.exists():  # what trained it, not what records it
-                tags |= json.loads(made_by.read_text())
+                tags |= read_json(made_by)
             self._runs[signature] = self.tracker.open_trial(self.parent, signature, name, parameters, tags)
         return self._runs[signature]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.metrics import chance, evaluate
 from ccim_ray.plan import PlannedTrial
 from ccim_ray.reports.tables import ResultRow, build_rows, constant_row
-from ccim_ray.storage import write_json
+from ccim_ray.storage import read_json, write_json
 from ccim_ray.trial_folder import read_result
 
 
@@ -35,7 +34,7 @@ def update_ledger(
 
     Settings come in the order of the axis, those without a place on it first.
     """
-    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    known: dict[str, Any] = read_json(path) if path.exists() else {}
     for planned in trials:
         entry = known.setdefault(
             planned.setting, {"axis": axis.get(planned.setting), "place": len(known), "signatures": {}}

@@ -41,6 +41,14 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, sort_keys=True, indent=1) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Read JSON that write_json wrote. Raises RequestError where the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} is missing or damaged ({error}); delete it and run again") from error
+
+
 def short_digest(value: Any) -> str:
     """First 16 hexadecimal digits of the sha256 of ``value`` as canonical JSON: the key of a derived artefact."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))

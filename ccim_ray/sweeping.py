@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ccim_ray.command_line import TrainingFlags
+from ccim_ray.command_line import TrainingFlags, some
 from ccim_ray.console import console, say
 from ccim_ray.reports.plan_report import plan_table
 from ccim_ray.resources import TrialResources
@@ -62,7 +62,7 @@ def _request(flags: TrainingFlags, space: Space, command: Sequence[str]) -> Swee
     return SweepRequest(
         space=space,
         base=flags.experiment(),
-        seeds=tuple(dict.fromkeys(flags.seeds or flags.chosen_preset().seeds)),
+        seeds=some("--seeds", flags.seeds, flags.chosen_preset().seeds),
         storage=storage,
         tracking_uri=flags.tracking_uri or default_tracking_uri(storage.root),
         resources=TrialResources(flags.max_concurrent, flags.gpus_per_worker),

@@ -5,11 +5,9 @@ Shape suffixes: S subjects, K categories.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +24,7 @@ from ccim_ray.perception.architectures import View, architecture, frame_view
 from ccim_ray.perception.backbones import Backbone
 from ccim_ray.perception.weights import load_backbone
 from ccim_ray.recogniser import Recogniser
+from ccim_ray.storage import read_json
 from ccim_ray.trial import build_recogniser
 from ccim_ray.trial_folder import MODEL_FILES
 
@@ -91,8 +90,8 @@ def load_trained(folder: Path, weights_dir: Path | None = None) -> TrainedModel:
     missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
     if missing:
         raise RequestError(f"{folder} holds no trained model: {', '.join(missing)} missing")
-    experiment = Experiment.parse(_read_json(folder / "experiment.json"))
-    facts = _read_json(folder / "categories.json")
+    experiment = Experiment.parse(read_json(folder / "experiment.json"))
+    facts = read_json(folder / "categories.json")
     try:
         state = load_file(folder / "best.safetensors")
     except (SafetensorError, OSError) as error:
@@ -108,11 +107,3 @@ def load_trained(folder: Path, weights_dir: Path | None = None) -> TrainedModel:
         settings = {"context": experiment.trunks.context, "body": experiment.trunks.body}
         trunks = {name: load_backbone(trunk.arch, trunk.weights, weights_dir) for name, trunk in settings.items()}
     return TrainedModel(experiment, tuple(facts["names"]), facts["multi_label"], recogniser, trunks)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-        return content
-    except ValueError as error:
-        raise RequestError(f"{path} is damaged ({error})") from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.prepared import TrialPaths
+from ccim_ray.storage import read_json
 
 Metrics = dict[str, float]
 
@@ -54,4 +55,9 @@ class Trial:
 def read_result(folder: Path) -> TrialResult | None:
     """How a trial ended; None where it has not."""
     path = folder / "result.json"
-    return TrialResult(**json.loads(path.read_text())) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return TrialResult(**read_json(path))
+    except TypeError as error:
+        raise RequestError(f"{path} is no result of a trial ({error}); delete it and run again") from error

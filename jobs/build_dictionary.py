@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from ccim_ray.command_line import Integers, TrainingFlags, parse, run
+from ccim_ray.command_line import Integers, TrainingFlags, parse, run, some
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(TrainingFlags):
-    sizes: Integers = ()
+    sizes: Integers = None
     """Dictionary sizes N to build."""
 
 
@@ -19,7 +19,7 @@ def main() -> int:
     from ccim_ray.sweeping import prepare_only
     from search_spaces.dict_size import dict_size_space
 
-    space = dict_size_space(flags.sizes or flags.chosen_preset().sizes)
+    space = dict_size_space(some("--sizes", flags.sizes, flags.chosen_preset().sizes))
     return prepare_only(flags, space, sys.argv, dictionaries=True)
 
 

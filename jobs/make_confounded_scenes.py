@@ -12,6 +12,8 @@ from ccim_ray.command_line import WorldFlags, parse, run
 class Flags(WorldFlags):
     out: Path
     """Folder to write: pictures, annotations, splits, and the truth that no real dataset knows."""
+    images: int = 1000
+    """Pictures over all splits."""
     seed: int = 0
     """Seed of the world: the same flags give the same bytes."""
 
@@ -20,7 +22,7 @@ def main() -> int:
     flags = parse(Flags, __doc__ or "")
     from ccim_ray.pipeline.worlds import make_world
 
-    return make_world(flags.world_settings(default_images=1000, seed=flags.seed), flags.out)
+    return make_world(flags.world_settings(flags.images, flags.seed), flags.out)
 
 
 if __name__ == "__main__":

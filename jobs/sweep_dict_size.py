@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from ccim_ray.command_line import Integers, TrainingFlags, parse, run
+from ccim_ray.command_line import Integers, TrainingFlags, parse, run, some
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(TrainingFlags):
-    sizes: Integers = ()
+    sizes: Integers = None
     """Dictionary sizes N to try, beside the model without CCIM."""
 
 
@@ -19,7 +19,7 @@ def main() -> int:
     from ccim_ray.sweeping import sweep
     from search_spaces.dict_size import dict_size_space
 
-    return sweep(flags, dict_size_space(flags.sizes or flags.chosen_preset().sizes), sys.argv)
+    return sweep(flags, dict_size_space(some("--sizes", flags.sizes, flags.chosen_preset().sizes)), sys.argv)
 
 
 if __name__ == "__main__":

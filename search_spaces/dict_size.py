@@ -2,8 +2,9 @@
 
 Command:   python jobs/sweep_dict_size.py
 Hardware:  two CPU cores, no GPU
-Minutes:   see the README's table, measured by benchmarks/sweep_overhead.py
-Expected:  on the embedded world no size differs from the model without CCIM beyond noise, on any test split.
+Minutes:   two and a half
+Expected:  test_do/accuracy 0.45 without CCIM; the sizes differ from each other, and from CCIM's control W_h alone, by
+           less than a point, where the Bayes oracle P(Y|do(X)) has 0.75.
 """
 
 from __future__ import annotations

@@ -14,12 +14,24 @@ from ccim_ray.space import Space
 
 def single_space(base: Experiment) -> Space:
     """The base experiment alone."""
-    name = f"CCIM N={base.dictionary.size}" if base.deconfounder == "ccim" else "vanilla"
+    name = _name(base)
+    like = f" ({base.world.like})" if base.world else ""
     return Space(
         name="train",
-        question=f"How does {base.baseline} do ({name}, trainable {base.trainable})?",
+        question=f"How does {base.baseline} do on {base.dataset}{like}: {name}, trainable {base.trainable}?",
         changes={name: {}},
         reference=name,
         axis={},
         axis_label="",
     )
+
+
+def _name(base: Experiment) -> str:
+    if base.deconfounder != "ccim":
+        return {"none": "vanilla", "projection": "W_h alone"}[base.deconfounder]
+    name = f"CCIM N={base.dictionary.size}"
+    if base.ccim.attention != "dot_product" and base.ccim.use_lambda:
+        name += f" {base.ccim.attention}"
+    if not base.ccim.use_lambda:
+        name += " w/o lambda"
+    return name if base.ccim.use_prior else f"{name} w/o P(z)"

@@ -47,8 +47,8 @@ def weights_path(arch: str, weights: str, weights_dir: Path | None = None) -> Pa
     if weights == "imagenet":
         return None
     raise RequestError(
-        f"weights {weights!r} of {arch} not found at {path}: put the file there (or give the folder by "
-        "CCIM_RAY_WEIGHTS); no other weights are used in their place"
+        f"weights {weights!r} of {arch} not found at {path}: put them there as safetensors under torchvision's "
+        "parameter names (or name the folder by CCIM_RAY_WEIGHTS); no other weights are used in their place"
     )
 
 

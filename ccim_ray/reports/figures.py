@@ -183,6 +183,12 @@ def _limits(panel: _Panel) -> tuple[float, float]:
     return low - margin, high + margin
 
 
+def _inside(panel: _Panel) -> list[ResultRow]:
+    """Lines within the limits: the others are noted at the edge, and need no place in the legend."""
+    low, high = _limits(panel)
+    return [line for line in panel.lines if low <= panel.scale * (line.mean or 0) <= high]
+
+
 def _beyond(panel: _Panel) -> Iterator[tuple[str, bool, int]]:
     """Lines outside the limits: what to note, whether they are above, and the place in the stack of notes."""
     low, high = _limits(panel)
@@ -222,7 +228,7 @@ def _draw_panel(axes: Axes, panel: _Panel, panels: Sequence[_Panel], axis_label:
     axes.vlines(panel.sizes, low, high, color=CURVE_COLOUR, linewidth=1.2)
     name = _curve_name(panels)
     axes.plot(panel.sizes, means, color=CURVE_COLOUR, marker="o", linewidth=2, label=name, zorder=3)
-    for line in panel.lines:
+    for line in _inside(panel):
         colour, style = _style(panels, line.setting)
         mean = panel.scale * (line.mean or 0)
         axes.axhline(mean, color=colour, linestyle=style, label=line.setting, linewidth=1.6)
@@ -282,7 +288,7 @@ def _page_lines(panel: _Panel, panels: Sequence[_Panel]) -> Iterator[Scatter]:
     from plotly.graph_objects import Scatter
 
     ends = [panel.sizes[0] / 1.2, panel.sizes[-1] * 1.2] if panel.sizes else [1, 2]
-    for line in panel.lines:
+    for line in _inside(panel):
         colour, style = _style(panels, line.setting)
         mean = panel.scale * (line.mean or 0)
         shared = {"x": ends, "mode": "lines", "name": line.setting, "legendgroup": line.setting}

@@ -173,7 +173,7 @@ def write_markdown(rows: Sequence[ResultRow], path: Path) -> None:
 def write_latex(rows: Sequence[ResultRow], path: Path) -> None:
     """A booktabs table: settings down, metrics across, mean ± sd in percent, the best of a block in bold.
 
-    Constants, such as chance, are never in bold. A dagger stands for either mark of ``ResultRow.mark``;
+    Constants, such as chance, are never in bold. A dagger stands for the mark ≈ of ``ResultRow.mark``;
     brackets hold what the paper printed.
     """
     metrics = list(dict.fromkeys(row.metric for row in rows))
@@ -196,6 +196,7 @@ def write_latex(rows: Sequence[ResultRow], path: Path) -> None:
         r"\end{tabular}",
         r"\par\smallskip\footnotesize Mean $\pm$ standard deviation over seeds, as published in brackets.",
         rf"$\dagger$: no difference to {_escape_latex(_reference(rows))} can be told from noise.",
+        r"$?$: nothing to test with.",
         r"\end{table}",
     ]
     with atomic_path(path) as temporary:
@@ -349,7 +350,7 @@ def _latex_block(block: Sequence[ResultRow], metrics: Sequence[str]) -> Iterator
             bold = row is not None and row.n_seeds and mean == best[metric]
             text = rf"\textbf{{{mean}}}" if bold else mean
             text += rf" $\pm$ {sd}" if sd else ""
-            text += r"$^\dagger$" if row is not None and row.mark else ""
+            text += {"≈": r"$^\dagger$", "?": r"$^?$"}.get(row.mark if row is not None else "", "")
             printed = _cells(row, block, ["paper"])[0] if row else ""
             texts.append(f"{text} ({printed})".strip() if printed else text)
         yield " & ".join(texts) + r" \\"
