@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 
 def environment_tags(gpu_names: Sequence[str] = ()) -> dict[str, str]:
     """Tags that say what produced a run: code, versions, hardware. What cannot be found is left out."""
-    tags = {"mlflow.source.name": sys.argv[0], "ccim.version.python": platform.python_version()}
+    tags = {"ccim.version.python": platform.python_version()}
     for package in ("ccim_ray", "torch", "ray", "mlflow"):
         with contextlib.suppress(PackageNotFoundError):
             tags[f"ccim.version.{package}"] = version(package)

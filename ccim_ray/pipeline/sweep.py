@@ -161,6 +161,7 @@ def _concurrency(to_run: Sequence[PlannedTrial], request: SweepRequest, cluster:
 
 def _tags(request: SweepRequest, plan: Plan) -> dict[str, str]:
     return {
+        "mlflow.source.name": sys.argv[0],
         "ccim.space": request.space.name,
         "ccim.sweep": request.sweep_id(plan),
         "ccim.data_fingerprint": plan.source.fingerprint,
