@@ -41,15 +41,20 @@ def weights_path(arch: str, weights: str, weights_dir: Path | None = None) -> Pa
         return None
     if weights in STAND_IN_OUTPUTS:
         return _stand_in_path(weights)
-    path = (weights_dir or default_weights_dir()) / f"{arch}_{weights}.safetensors"
+    path = stored_path(arch, weights, weights_dir)
     if path.is_file():
         return path
     if weights == "imagenet":
         return None
     raise RequestError(
-        f"weights {weights!r} of {arch} not found at {path}: put them there as safetensors under torchvision's "
-        "parameter names (or name the folder by CCIM_RAY_WEIGHTS); no other weights are used in their place"
+        f"weights {weights!r} of {arch} not found at {path}: put the published file there with "
+        "jobs/import_weights.py (or name the folder by CCIM_RAY_WEIGHTS); no other weights are used in their place"
     )
+
+
+def stored_path(arch: str, weights: str, weights_dir: Path | None = None) -> Path:
+    """Where a user's file of these weights belongs, whether it is there or not."""
+    return (weights_dir or default_weights_dir()) / f"{arch}_{weights}.safetensors"
 
 
 def weights_digest(arch: str, weights: str, weights_dir: Path | None = None) -> str:

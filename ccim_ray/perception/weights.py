@@ -53,8 +53,8 @@ def load_backbone(arch: str, weights: str, weights_dir: Path | None = None, *, k
     if path is None:
         state, source = _download_imagenet(arch, weights_dir), imagenet_url(arch)
     else:
-        state, source = _read(path), str(path)
-    return _assemble(arch, weights, state, source, keep_head).eval()
+        state, source = read_safetensors(path), str(path)
+    return assemble_backbone(arch, weights, state, source, keep_head).eval()
 
 
 def _initialise(arch: str) -> Backbone:
@@ -64,7 +64,10 @@ def _initialise(arch: str) -> Backbone:
         return build_backbone(arch)
 
 
-def _assemble(arch: str, weights: str, state: Mapping[str, Tensor], source: str, keep_head: bool) -> Backbone:
+def assemble_backbone(
+    arch: str, weights: str, state: Mapping[str, Tensor], source: str, keep_head: bool = False
+) -> Backbone:
+    """A backbone that holds ``state``, in train mode. RequestError, which names ``source``, where it does not fit."""
     num_outputs = (STAND_IN_OUTPUTS | PRETRAINING_OUTPUTS)[weights]
     # On the meta device nothing is drawn or allocated for values that the file replaces.
     with torch.device("meta"):
@@ -82,7 +85,8 @@ def _assemble(arch: str, weights: str, state: Mapping[str, Tensor], source: str,
     return Backbone(architecture(arch), network, keep_head=keep_head)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of the file. RequestError where it cannot be read."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

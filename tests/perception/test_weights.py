@@ -186,8 +186,12 @@ def test_stand_ins_are_small_and_load(name):
         assert backbone.outputs(backbone.normalise(images_BHWC)).shape == (2, STAND_IN_OUTPUTS[name])
 
 
-def test_no_pickle_is_loaded_without_weights_only():
-    for path in Path(ccim_ray.__file__).parent.rglob("*.py"):
-        for call in re.findall(r"torch\.load\((?:[^()]|\([^()]*\))*\)", path.read_text()):
-            assert "weights_only=True" in call, path
+def test_no_pickle_is_loaded_without_weights_only_but_behind_the_flag():
+    unsafe = [
+        path.name
+        for path in Path(ccim_ray.__file__).parent.rglob("*.py")
+        for call in re.findall(r"torch\.load\((?:[^()]|\([^()]*\))*\)", path.read_text())
+        if "weights_only=True" not in call
+    ]
+    assert unsafe == ["imported_weights.py"]  # whose tests show that it takes --allow-pickle
     assert "weights_only=True" in Path(weights_module.__file__).read_text()
