@@ -77,7 +77,7 @@ class Experiment(Settings):
     """phi of section 3.3, which turns masked context pictures into the features that are clustered."""
     masking: Literal["subject", "none"] = "subject"
 
-    loss: Literal["cross_entropy", "weighted_mse"] = "cross_entropy"
+    loss: Literal["cross_entropy", "weighted_mse", "soft_margin"] = "cross_entropy"
     optimiser: Literal["adamw", "sgd"] = "adamw"
     schedule: Literal["one_cycle", "step", "constant"] = "one_cycle"
     learning_rate: float = Field(default=2e-3, gt=0)

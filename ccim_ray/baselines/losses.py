@@ -37,7 +37,16 @@ def weighted_mse(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
     return (errors_BK * category_weights(targets_BK)).sum(1).mean()
 
 
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "weighted_mse": weighted_mse}
+def soft_margin(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
+    """Binary cross-entropy of each category by itself, averaged over categories and batch."""
+    return F.multilabel_soft_margin_loss(logits_BK.float(), targets_BK.float())
+
+
+LOSSES: dict[str, Loss] = {
+    "cross_entropy": cross_entropy,
+    "weighted_mse": weighted_mse,
+    "soft_margin": soft_margin,
+}
 
 
 def make_loss(name: str) -> Loss:

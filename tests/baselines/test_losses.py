@@ -40,6 +40,16 @@ def test_cross_entropy_is_the_mean_log_loss(logits, rows):
     assert found.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
+def test_soft_margin_is_the_mean_binary_log_loss_of_every_category():
+    logits = torch.tensor([[0.0, 2.0, -1.5], [3.0, -0.5, 40.0]])
+    targets = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+    losses = []
+    for z, y in zip(logits.flatten().tolist(), targets.flatten().tolist(), strict=True):
+        probability = 1 / (1 + math.exp(-z))
+        losses.append(-math.log(probability if y else 1 - probability))
+    assert make_loss("soft_margin")(logits, targets).item() == pytest.approx(sum(losses) / 6)
+
+
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_losses_are_float32_for_half_precision_logits(name):
     logits = torch.randn(4, 3).bfloat16().requires_grad_()
@@ -57,5 +67,5 @@ def test_weighted_mse_is_zero_only_at_the_targets():
 
 
 def test_unknown_loss_is_a_request_error():
-    with pytest.raises(RequestError, match=r"unknown loss 'mse'.*cross_entropy, weighted_mse"):
+    with pytest.raises(RequestError, match=r"unknown loss 'mse'.*cross_entropy, weighted_mse, soft_margin"):
         make_loss("mse")
