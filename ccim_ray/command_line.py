@@ -71,7 +71,7 @@ class CommonFlags(WorldFlags):
     """Flags of every job."""
 
     dataset: str = "confounded_scenes"
-    """confounded_scenes (the embedded world), emotic or caer_s."""
+    """confounded_scenes (the embedded world), emotic, caer_s or groupwalk (a manifest of frames; format unverified)."""
     data_root: _Folder = None
     """Folder of the downloaded dataset; the embedded world needs none."""
     storage: _Text = None
@@ -102,8 +102,6 @@ class CommonFlags(WorldFlags):
             return None
         if self.data_root:
             raise RequestError(f"--data-root {self.data_root}: name its --dataset; the embedded world has no folder")
-        if self.like == "groupwalk":
-            raise RequestError("--like groupwalk can be written but not read back yet; train on caer_s or emotic")
         return self.world_settings(self.chosen_preset().world_images)
 
     def open_storage(self) -> Storage:

@@ -11,8 +11,11 @@ from ccim_ray.errors import RequestError
 from ccim_ray.experiment import BackboneSettings, Experiment, TrunkSettings
 from ccim_ray.paper import DEFAULT_DICTIONARY_SIZE, DICTIONARY_SIZES
 
-DATASETS = ("confounded_scenes", "emotic", "caer_s")
+DATASETS = ("confounded_scenes", "emotic", "caer_s", "groupwalk")
 PRESETS = ("smoke", "quick", "paper")
+
+_LOSSES = {"emotic": "weighted_mse", "caer_s": "cross_entropy", "groupwalk": "soft_margin"}
+"""EMOT-Net's on EMOTIC. The paper names none for GroupWalk: the usual one where several categories may hold."""
 
 _STAND_IN_TRUNKS = TrunkSettings(
     context=BackboneSettings(arch="thin_resnet", weights="scenes"),
@@ -68,7 +71,7 @@ def default_experiment(
         "baseline": baseline,
         "world": world,
         "subject_limit": None if world else sizes.subject_limit,
-        "loss": "cross_entropy" if like == "caer_s" else "weighted_mse",
+        "loss": _LOSSES[like],
         "dictionary": {"size": min(DEFAULT_DICTIONARY_SIZE[like], max(sizes.sizes))},
         "epochs": sizes.epochs,
         "batch_size": sizes.batch_size,

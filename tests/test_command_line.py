@@ -37,7 +37,6 @@ def refused(*flags, job="sweep_dict_size"):
         (("--bias", "nan"), ("--bias", "nan")),
         (("--images", "10"), ("--images", "10", "50")),
         (("--like", "imagenet"), ("--like", "imagenet", "caer_s")),
-        (("--like", "groupwalk"), ("--like groupwalk", "caer_s")),
         (("--dataset", "imagenet"), ("--dataset imagenet", "confounded_scenes, emotic, caer_s")),
         (("--preset", "huge"), ("--preset huge", "smoke, quick, paper")),
         (("--baseline", "alexnet"), ("alexnet", "emot_net")),
@@ -50,6 +49,7 @@ def refused(*flags, job="sweep_dict_size"):
         (("--max-concurrent", "0"), ("max-concurrent", "0")),
         (("--gpus-per-worker", "-1"), ("gpus-per-worker", "-1")),
         (("--dataset", "emotic"), ("--dataset emotic", "--data-root DIR")),
+        (("--dataset", "groupwalk"), ("--dataset groupwalk", "--data-root DIR")),
     ],
 )
 def test_a_wrong_flag_is_one_line(tmp_path, flags, words):
@@ -129,8 +129,10 @@ def test_help_names_every_flag_of_the_contract():
         assert f"--{flag} " in text, flag
 
 
-def test_a_plan_is_printed_and_nothing_is_written(tmp_path):
-    ended = run_job("sweep_dict_size", "--plan", "--preset", "smoke", "--storage", str(tmp_path / "runs"))
+@pytest.mark.parametrize("like", ["caer_s", "groupwalk"])
+def test_a_plan_is_printed_and_nothing_is_written(tmp_path, like):
+    flags = ("--plan", "--preset", "smoke", "--like", like, "--storage", str(tmp_path / "runs"))
+    ended = run_job("sweep_dict_size", *flags)
     assert (ended.status, ended.err) == (0, "")
     for stage in ("render", "extract", "cluster", "train"):
         assert stage in ended.out

@@ -8,6 +8,7 @@ from ccim_ray.perception.weight_files import available_weights
 from ccim_ray.presets import DATASETS, PRESETS, default_experiment, preset
 
 LIKES = ("caer_s", "emotic", "groupwalk")
+LOSSES = {"caer_s": "cross_entropy", "emotic": "weighted_mse", "groupwalk": "soft_margin"}
 
 
 def of_world(name, like):
@@ -24,7 +25,7 @@ def test_the_embedded_world_is_large_enough_for_what_the_preset_varies(name, lik
     assert experiment.dictionary.size <= max(preset(name).sizes)
     assert experiment.trainable == "head"
     assert experiment.workers == 1
-    assert (experiment.loss == "cross_entropy") == (like == "caer_s")
+    assert experiment.loss == LOSSES[like]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -33,13 +34,13 @@ def test_real_datasets_follow_the_paper(name, dataset):
     experiment = default_experiment(dataset, name, None)
     assert experiment.world is None
     assert (experiment.backbone.arch, experiment.backbone.weights) == ("resnet152", "places365")
-    assert experiment.loss == {"caer_s": "cross_entropy", "emotic": "weighted_mse"}[dataset]
+    assert experiment.loss == LOSSES[dataset]
     assert (experiment.ccim.output_dim, experiment.ccim.attention_dim) == (128, 256)
     limit = preset(name).subject_limit
     assert experiment.subject_limit == limit
     assert limit is None or limit >= max(preset(name).sizes)
     if name == "paper":
-        assert experiment.dictionary.size == {"caer_s": 128, "emotic": 256}[dataset]
+        assert experiment.dictionary.size == {"caer_s": 128, "emotic": 256, "groupwalk": 256}[dataset]
         assert preset(name).sizes == (64, 128, 256, 512, 1024)
         assert limit is None
         assert experiment.trainable == "all"
@@ -48,7 +49,7 @@ def test_real_datasets_follow_the_paper(name, dataset):
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_backbone_named_by_a_preset_can_exist(name):
     experiments = [of_world(name, like) for like in LIKES]
-    experiments += [default_experiment(dataset, name, None) for dataset in ("caer_s", "emotic")]
+    experiments += [default_experiment(dataset, name, None) for dataset in LIKES]
     for experiment in experiments:
         for backbone in (experiment.trunks.context, experiment.trunks.body, experiment.backbone):
             assert backbone.weights in available_weights(backbone.arch)
@@ -66,5 +67,5 @@ def test_presets_grow():
 def test_unknown_names_are_told_with_the_known_ones():
     with pytest.raises(RequestError, match="--preset tiny: .*smoke, quick, paper"):
         preset("tiny")
-    with pytest.raises(RequestError, match="--dataset imagenet: .*confounded_scenes, emotic, caer_s"):
+    with pytest.raises(RequestError, match="--dataset imagenet: .*confounded_scenes, emotic, caer_s, groupwalk"):
         default_experiment("imagenet", "quick", None)

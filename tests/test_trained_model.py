@@ -33,15 +33,18 @@ TRUNK = {"arch": "thin_resnet", "weights": "random"}
 SETTINGS = {
     "head, CCIM": {"like": "caer_s", "deconfounder": "ccim"},
     "head, vanilla, several labels": {"like": "emotic", "deconfounder": "none", "loss": "weighted_mse"},
+    "head, CCIM, frames of videos": {"like": "groupwalk", "loss": "soft_margin"},
     "end to end, CCIM, several labels": {"like": "emotic", "trainable": "all", "ccim__attention": "additive"},
 }
 
 
 @pytest.fixture(scope="module")
 def worlds(small_world, tmp_path_factory):
-    emotic = tmp_path_factory.mktemp("emotic_world")
-    write_world(WorldSettings(like="emotic", images=60, image_size=64), emotic)
-    return {"caer_s": small_world, "emotic": emotic}
+    roots = {"caer_s": small_world}
+    for like in ("emotic", "groupwalk"):
+        roots[like] = tmp_path_factory.mktemp(f"{like}_world")
+        write_world(WorldSettings(like=like, images=60, image_size=64), roots[like])
+    return roots
 
 
 def prepare(root, folder, *, like, **changes):

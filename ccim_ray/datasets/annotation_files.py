@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from ccim_ray.datasets.subject import Box
@@ -54,6 +54,17 @@ def require_inside(base: Path, path: Path, source: str) -> None:
         )
 
 
+def require_all_inside(base: Path, paths: Sequence[Path], source: str) -> None:
+    """``require_inside`` for many files, each folder resolved once, as that takes longer than reading a header.
+
+    Raises:
+        RequestError: one of them is not under the resolved base.
+    """
+    links = [path for path in paths if path.is_symlink()]
+    for path in (*{path.parent for path in paths}, *links):
+        require_inside(base, path, source)
+
+
 def read_split_file(path: Path) -> dict[str, str]:
     """Split of each image listed in a split file.
 
@@ -100,13 +111,18 @@ def parse_box(numbers: Iterable[str], source: str) -> Box:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text file, a byte order mark removed.
+    """``read_text`` cut into lines."""
+    return read_text(path).splitlines()
+
+
+def read_text(path: Path) -> str:
+    """Content of a UTF-8 text file, a byte order mark removed, every line ending with a line feed.
 
     Raises:
         RequestError: it cannot be read or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except OSError as error:

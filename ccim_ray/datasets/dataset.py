@@ -42,6 +42,7 @@ class Dataset:
         subjects: the usable subjects, in a deterministic order.
         defects: what was left out or repaired.
         annotation_digest: sha256 of the annotation files that were read.
+        note: what everyone who uses the data must be told, such as "format unverified"; mostly empty.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Dataset:
     subjects: tuple[Subject, ...]
     defects: Defects
     annotation_digest: str
+    note: str = ""
 
     @property
     def metric(self) -> str:

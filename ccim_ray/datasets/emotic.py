@@ -33,7 +33,7 @@ from ccim_ray.datasets.annotation_files import (
     digest_files,
     read_split_file,
     relative_path,
-    require_inside,
+    require_all_inside,
 )
 from ccim_ray.datasets.dataset import Dataset, Defects
 from ccim_ray.datasets.images import UnreadableImage, read_sizes
@@ -108,7 +108,7 @@ def load_emotic(root: Path, *, drop_overlap: bool = True) -> Dataset:
     split_of = _splits(root, base, pictures, defects)
     pictures = [picture for picture in pictures if picture.path in split_of]
     paths = [base / picture.path for picture in pictures]
-    _require_all_inside(base, paths, mat_path)
+    require_all_inside(base, paths, str(mat_path))
     sizes = read_sizes(paths)
     subjects: list[Subject] = []
     for picture, size in zip(pictures, sizes, strict=True):
@@ -148,13 +148,6 @@ def _find_release(root: Path) -> tuple[_Release, Path]:
         f"{root / 'Annotations' / 'Annotations.mat'}: no such file; --data-root must name the folder that "
         "holds Annotations/Annotations.mat and emotic/, or CVPR17_Annotations.mat and cvpr_emotic/"
     )
-
-
-def _require_all_inside(base: Path, paths: Sequence[Path], mat_path: Path) -> None:
-    # Each folder is resolved once, as that takes longer than reading a header.
-    links = [path for path in paths if path.is_symlink()]
-    for path in (*{path.parent for path in paths}, *links):
-        require_inside(base, path, str(mat_path))
 
 
 def _read_pictures(mat_path: Path) -> list[_Picture]:

@@ -9,12 +9,14 @@ from ccim_ray.datasets.caer_s import load_caer_s
 from ccim_ray.datasets.confounded_scenes.loader import load_confounded_scenes
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.datasets.emotic import load_emotic
+from ccim_ray.datasets.groupwalk import load_groupwalk
 from ccim_ray.errors import RequestError
 
 LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "confounded_scenes": load_confounded_scenes,
     "emotic": load_emotic,
     "caer_s": load_caer_s,
+    "groupwalk": load_groupwalk,
 }
 
 

@@ -27,8 +27,7 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
         if plan.source.world:
             render_world(plan.source.world, plan.source.root, rates)
         dataset = plan.source.dataset
-        for kind, count in dataset.defects.counts.items():
-            say(f"  {dataset.name}: {count} x {kind}, such as {dataset.defects.examples[kind][0]}")
+        report_state(dataset)
         if not plan.subjects.exists():
             write_subject_index(dataset, plan.subjects)
         extract_views(dataset, plan.views, cluster, weights_dir, rates)
@@ -36,3 +35,11 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
         report_unusable(dataset, read_shards(plan.views[0].folder, index.subject_ids).reasons)
         build_dictionaries(plan, rates)
     return dataset
+
+
+def report_state(dataset: Dataset) -> None:
+    """Say what must be known about the data, and what had to be left out or repaired."""
+    if dataset.note:
+        say(f"  {dataset.name}: {dataset.note}")
+    for kind, count in dataset.defects.counts.items():
+        say(f"  {dataset.name}: {count} x {kind}, such as {dataset.defects.examples[kind][0]}")

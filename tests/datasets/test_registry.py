@@ -10,7 +10,7 @@ from ccim_ray.errors import RequestError
 def test_unknown_name_lists_the_known_ones(tmp_path):
     with pytest.raises(RequestError, match="unknown dataset 'imagenet'") as failure:
         load_dataset("imagenet", tmp_path)
-    assert all(name in str(failure.value) for name in ("confounded_scenes", "emotic", "caer_s"))
+    assert all(name in str(failure.value) for name in ("confounded_scenes", "emotic", "caer_s", "groupwalk"))
 
 
 @pytest.mark.parametrize("name", sorted(LOADERS))

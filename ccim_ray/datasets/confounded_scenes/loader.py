@@ -16,13 +16,18 @@ from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import load_truth
 from ccim_ray.datasets.dataset import Dataset, Defects
 from ccim_ray.datasets.emotic import load_emotic
+from ccim_ray.datasets.groupwalk import load_groupwalk
 from ccim_ray.datasets.subject import Box, Subject, clip_box
 from ccim_ray.errors import RequestError
 
 WORLD_FILE = "world.json"
 TRUTH_FILE = "truth.parquet"
 
-_REAL_LOADERS: dict[str, Callable[[Path], Dataset]] = {"caer_s": load_caer_s, "emotic": load_emotic}
+_REAL_LOADERS: dict[str, Callable[[Path], Dataset]] = {
+    "caer_s": load_caer_s,
+    "emotic": load_emotic,
+    "groupwalk": load_groupwalk,
+}
 
 
 def load_confounded_scenes(root: Path) -> Dataset:
@@ -31,17 +36,11 @@ def load_confounded_scenes(root: Path) -> Dataset:
     By ``subject_id`` the truth adds face_box, keypoints, other_boxes, depth and scene.
 
     Raises:
-        RequestError: ``world.json`` or ``truth.parquet`` is missing or malformed, the world imitates a
-            dataset without a loader, the truth and the pictures disagree, or the real loader refuses the
-            files.
+        RequestError: ``world.json`` or ``truth.parquet`` is missing or malformed, the truth and the pictures
+            disagree, or the real loader refuses the files.
     """
     root = root.resolve()
     settings = _read_settings(root / WORLD_FILE)
-    if settings.like not in _REAL_LOADERS:
-        raise RequestError(
-            f"{root / WORLD_FILE}: a world like {settings.like!r} cannot be read yet; "
-            f"make one like {' or '.join(_REAL_LOADERS)}"
-        )
     if not (root / TRUTH_FILE).is_file():
         raise RequestError(f"{root / TRUTH_FILE}: no such file; make the world again")
     real = _REAL_LOADERS[settings.like](root)
@@ -55,6 +54,7 @@ def load_confounded_scenes(root: Path) -> Dataset:
         name="confounded_scenes",
         subjects=_joined(real.subjects, truth, root / TRUTH_FILE, real.defects),
         annotation_digest=f"{settings.like}:{real.annotation_digest}:{own_digest}",
+        note="",  # what is unsure about the real dataset's files is not about these
     )
 
 

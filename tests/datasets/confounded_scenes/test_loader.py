@@ -20,7 +20,7 @@ SPLITS = ("train", "val", "test_id", "test_do", "test_anti")
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory):
     roots = {}
-    for like in ("caer_s", "emotic"):
+    for like in ("caer_s", "emotic", "groupwalk"):
         roots[like] = tmp_path_factory.mktemp(like)
         write_world(WorldSettings(like=like, images=60, image_size=64), roots[like])
     return roots
@@ -33,12 +33,13 @@ def world(worlds, tmp_path):
     return tmp_path / "world"
 
 
-@pytest.mark.parametrize("like", ["caer_s", "emotic"])
+@pytest.mark.parametrize("like", ["caer_s", "emotic", "groupwalk"])
 def test_every_subject_comes_back_with_what_only_its_maker_knows(worlds, like):
     root = worlds[like]
     dataset = load_confounded_scenes(root)
     assert dataset.name == "confounded_scenes"
-    assert dataset.multi_label == (like == "emotic")
+    assert dataset.multi_label == (like != "caer_s")
+    assert dataset.note == ""
     assert dataset.splits == SPLITS
     assert dataset.test_splits == SPLITS[2:]
     assert {kind for kind in dataset.defects.counts if kind != "category without pictures"} == set()
@@ -117,10 +118,10 @@ def test_malformed_settings_are_refused_in_one_line(world, content):
     assert "\n" not in str(failure.value)
 
 
-def test_world_like_a_dataset_without_a_loader_is_refused(world):
+def test_world_whose_files_are_of_another_form_is_refused(world):
     chosen = json.loads((world / "world.json").read_text()) | {"like": "groupwalk"}
     (world / "world.json").write_text(json.dumps(chosen))
-    with pytest.raises(RequestError, match=r"like 'groupwalk' cannot be read yet; .*caer_s or emotic"):
+    with pytest.raises(RequestError, match=r"manifest.jsonl: no such file"):
         load_confounded_scenes(world)
 
 
