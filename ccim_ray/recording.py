@@ -79,12 +79,9 @@ class Recorder:
         self._thread.join()
         self._trouble.clear()
         self._attempt()
-        for bring_up_to_date in (
-            lambda: self.tracker.log_artifacts(self.parent, self._files),
-            lambda: self.tracker.finish_leftovers(self.parent),
-            lambda: self.tracker.finish(self.parent, status),
-        ):
-            self._guard("the sweep", bring_up_to_date)
+        self._guard("the sweep's results", lambda: self.tracker.log_artifacts(self.parent, self._files))
+        self._guard("trials that did not end", lambda: self.tracker.finish_leftovers(self.parent))
+        self._guard("the sweep's end", lambda: self.tracker.finish(self.parent, status))
         if self._trouble:
             raise next(iter(self._trouble.values()))
 
@@ -97,15 +94,15 @@ class Recorder:
         for _ in range(self._ended.qsize()):
             signature = self._ended.get()
             planned = self._by_signature[signature]
-            if not self._guard(signature, partial(self._record_end, planned)):
+            if not self._guard(f"the end of {signature}", partial(self._record_end, planned)):
                 self._ended.put(signature)  # tried again next time
         for signature, planned in self._by_signature.items():
             journal = Path(planned.trial.paths.folder) / "journal.jsonl"
             if planned.is_open and journal.exists():
-                self._guard(signature, partial(self._replay, planned, journal))
+                self._guard(f"the epochs of {signature}", partial(self._replay, planned, journal))
 
     def _guard(self, what: str, bring_up_to_date: Callable[[], object]) -> bool:
-        """Whether it worked; trouble is remembered, and told once."""
+        """Whether it worked; trouble with ``what`` is told once, and remembered until the same thing works."""
         try:
             bring_up_to_date()
         except (RequestError, OSError, ValueError) as error:
