@@ -18,6 +18,7 @@ from ccim_ray.errors import RequestError
 
 if TYPE_CHECKING:
     from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+    from ccim_ray.datasets.dataset import LoadOptions
     from ccim_ray.experiment import Experiment
     from ccim_ray.presets import Preset
     from ccim_ray.storage import Storage
@@ -74,6 +75,11 @@ class CommonFlags(WorldFlags):
     """confounded_scenes (the embedded world), emotic, caer_s or groupwalk (a manifest of frames; format unverified)."""
     data_root: _Folder = None
     """Folder of the downloaded dataset; the embedded world needs none."""
+    split_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Your own split: a CSV file with the header image,split. Default: splits.csv in the data root, else the dataset's
+    own split."""
+    keep_overlap: bool = False
+    """Keep EMOTIC's images that are in train and also in val; without it they are left out of train."""
     storage: _Text = None
     """Folder for everything a run leaves behind. Default: CCIM_RAY_STORAGE, else ./runs, or ~/ccim_ray_runs where
     the job was submitted to a cluster, whose working folder is thrown away."""
@@ -89,6 +95,17 @@ class CommonFlags(WorldFlags):
     def preset_name(self) -> str:
         """The preset, by the dataset where none was named."""
         return self.preset or ("quick" if self.dataset == "confounded_scenes" else "paper")
+
+    def load_options(self) -> LoadOptions:
+        """How the dataset is read. Raises RequestError for an option that the dataset does not have."""
+        from ccim_ray.datasets.dataset import LoadOptions
+
+        if self.split_file and self.dataset in ("confounded_scenes", "groupwalk"):
+            raise RequestError(f"--split-file: the split of {self.dataset} stands in its own files; leave the flag out")
+        if self.keep_overlap and self.dataset != "emotic":
+            raise RequestError(f"--keep-overlap: {self.dataset} has no overlap of train and val; leave the flag out")
+        split_file = self.split_file.expanduser().absolute() if self.split_file else None
+        return LoadOptions(split_file=split_file, drop_overlap=not self.keep_overlap)
 
     def chosen_preset(self) -> Preset:
         """Raises RequestError for an unknown preset."""

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
-from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.datasets.dataset import AS_PUBLISHED, Dataset, LoadOptions
 from ccim_ray.datasets.registry import load_dataset
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import STAGE_VERSIONS, BackboneSettings, DictionarySettings, Experiment
@@ -30,6 +30,7 @@ class DataSource:
     root: Path
     world: WorldSettings | None
     subject_limit: int | None
+    options: LoadOptions = AS_PUBLISHED
 
     @cached_property
     def fingerprint(self) -> str:
@@ -54,7 +55,7 @@ class DataSource:
     @cached_property
     def dataset(self) -> Dataset:
         """Reads the annotation. Raises RequestError where folder or files are wrong."""
-        dataset = load_dataset(self.name, self.root)
+        dataset = load_dataset(self.name, self.root, self.options)
         return dataset.limited(self.subject_limit) if self.subject_limit else dataset
 
 
@@ -115,6 +116,7 @@ def make_plan(
     storage: Storage,
     data_root: Path | None,
     weights_dir: Path | None = None,
+    options: LoadOptions = AS_PUBLISHED,
 ) -> Plan:
     """Plan every setting with every seed; all settings share one dataset.
 
@@ -122,7 +124,7 @@ def make_plan(
     would be larger than the train split.
     """
     first = next(iter(settings.values()))
-    source = _source(first, storage, data_root)
+    source = _source(first, storage, data_root, options)
     views: dict[str, PlannedView] = {}
     dictionaries: dict[str, PlannedDictionary] = {}
     trials = []
@@ -190,13 +192,14 @@ def trial_state(folder: Path) -> tuple[str, str | None]:
     return ("started", None) if (folder / "checkpoint.pt").exists() else ("new", None)
 
 
-def _source(experiment: Experiment, storage: Storage, data_root: Path | None) -> DataSource:
+def _source(experiment: Experiment, storage: Storage, data_root: Path | None, options: LoadOptions) -> DataSource:
     if experiment.world:
         key = short_digest({"world": experiment.world.model_dump(mode="json"), "version": STAGE_VERSIONS["world"]})
         return DataSource(experiment.dataset, storage.world(key), experiment.world, experiment.subject_limit)
     if data_root is None:
         raise RequestError(f"--dataset {experiment.dataset} needs its folder: add --data-root DIR")
-    return DataSource(experiment.dataset, data_root.expanduser().absolute(), None, experiment.subject_limit)
+    root = data_root.expanduser().absolute()
+    return DataSource(experiment.dataset, root, None, experiment.subject_limit, options)
 
 
 def weight_digests(experiment: Experiment, weights_dir: Path | None) -> dict[str, str]:

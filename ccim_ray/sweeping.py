@@ -67,6 +67,7 @@ def _request(flags: TrainingFlags, space: Space, command: Sequence[str]) -> Swee
         tracking_uri=flags.tracking_uri or default_tracking_uri(storage.root),
         resources=TrialResources(flags.max_concurrent, flags.gpus_per_worker),
         data_root=flags.data_root,
+        load_options=flags.load_options(),
         weights_dir=Path(weights).expanduser().absolute() if weights else None,
         command=f"python {shlex.join(command)}",
     )

@@ -17,6 +17,20 @@ SPLIT_FILE = "splits.csv"
 BODY_BOX_FILE = "body_boxes.csv"
 """In the data root, header ``image,x1,y1,x2,y2``: 0-based, half-open pixels."""
 
+
+def split_file(root: Path, chosen: Path | None) -> Path | None:
+    """The split file to use: the one chosen, else SPLIT_FILE in the data root, else None.
+
+    Raises:
+        RequestError: the chosen one does not exist.
+    """
+    if chosen is not None:
+        if not chosen.is_file():
+            raise RequestError(f"--split-file {chosen}: no such file; give a CSV file with the header image,split")
+        return chosen
+    return root / SPLIT_FILE if (root / SPLIT_FILE).is_file() else None
+
+
 SPLIT_NAMES = ("train", "val", "test", "test_id", "test_do", "test_anti")
 
 
@@ -148,9 +162,10 @@ def _rows(path: Path, header: tuple[str, ...]) -> Iterator[tuple[str, list[str]]
 
 
 def digest_files(root: Path, paths: Iterable[Path]) -> str:
-    """sha256 (hexadecimal) over the names, relative to ``root``, and the contents of files."""
+    """sha256 (hexadecimal) over the names, relative to ``root`` where they lie there, and the contents of files."""
     digest = hashlib.sha256()
     for path in paths:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        digest.update(f"{name} {content}\n".encode())
     return digest.hexdigest()

@@ -21,7 +21,6 @@ import numpy as np
 
 from ccim_ray.datasets.annotation_files import (
     BODY_BOX_FILE,
-    SPLIT_FILE,
     digest_files,
     parse_box,
     read_body_box_file,
@@ -29,8 +28,9 @@ from ccim_ray.datasets.annotation_files import (
     read_split_file,
     relative_path,
     require_inside,
+    split_file,
 )
-from ccim_ray.datasets.dataset import Dataset, Defects
+from ccim_ray.datasets.dataset import AS_PUBLISHED, UNLOCATED, Dataset, Defects, LoadOptions
 from ccim_ray.datasets.images import UnreadableImage, read_sizes
 from ccim_ray.datasets.subject import Box, Subject, clip_box
 from ccim_ray.errors import RequestError
@@ -54,14 +54,14 @@ class _Picture:
     category: str
 
 
-def load_caer_s(root: Path) -> Dataset:
+def load_caer_s(root: Path, options: LoadOptions = AS_PUBLISHED) -> Dataset:
     """Read CAER-S.
 
     Split: the train folder is train; of the test folder one third of each category, drawn with SPLIT_SEED, is
     val and the rest test. A split file replaces this.
 
     Body box: the body-box file ("user"), else the face grown 3 x wide and 6 x tall ("face"); a subject that
-    has neither is counted and left out.
+    has neither is counted and left out, unless ``options.keep_unlocated``.
 
     Raises:
         RequestError: folder missing, unknown emotion folder, malformed file, an annotation that leaves the
@@ -70,7 +70,8 @@ def load_caer_s(root: Path) -> Dataset:
     root = root.resolve()
     defects = Defects()
     pictures = _list_pictures(root, defects)
-    split_of = _splits(root, pictures, defects)
+    splits_path = split_file(root, options.split_file)
+    split_of = _splits(splits_path, root, pictures, defects)
     kept = [picture for picture in pictures if picture.relative in split_of]
     face_of = _read_faces(root, pictures, defects)
     body_of = _read_bodies(root, pictures, defects)
@@ -82,11 +83,12 @@ def load_caer_s(root: Path) -> Dataset:
             defects.add(size.reason, picture.relative)
             continue
         readable += 1
-        subject = _subject(picture, split_of[picture.relative], size, face_of, body_of, defects)
+        subject = _subject(picture, split_of[picture.relative], size, face_of, body_of, options, defects)
         if subject is not None:
             subjects.append(subject)
     _require_some(root, readable, len(subjects), defects)
-    names = (SPLIT_FILE, BODY_BOX_FILE, *_FACE_FILES)
+    beside = [root / name for name in (BODY_BOX_FILE, *_FACE_FILES)]
+    files = [path for path in (splits_path, *beside) if path and path.is_file()]
     return Dataset(
         name="caer_s",
         root=root,
@@ -94,7 +96,7 @@ def load_caer_s(root: Path) -> Dataset:
         multi_label=False,
         subjects=tuple(subjects),
         defects=defects,
-        annotation_digest=digest_files(root, [root / name for name in names if (root / name).is_file()]),
+        annotation_digest=digest_files(root, files),
     )
 
 
@@ -139,10 +141,9 @@ def _pictures_of(base: Path, folder: Path, defects: Defects) -> list[_Picture]:
     return pictures
 
 
-def _splits(root: Path, pictures: Sequence[_Picture], defects: Defects) -> dict[str, str]:
+def _splits(path: Path | None, root: Path, pictures: Sequence[_Picture], defects: Defects) -> dict[str, str]:
     """Split by picture; a picture without one is not used."""
-    path = root / SPLIT_FILE
-    if not path.is_file():
+    if path is None:
         return _default_splits(pictures)
     by_path = {picture.relative: picture for picture in pictures}
     split_of = {}
@@ -153,7 +154,7 @@ def _splits(root: Path, pictures: Sequence[_Picture], defects: Defects) -> dict[
         split_of[picture.relative] = split
     for picture in pictures:
         if picture.relative not in split_of:
-            defects.add(f"image not in {SPLIT_FILE}", picture.relative)
+            defects.add(f"image not in {path.name}", picture.relative)
     return split_of
 
 
@@ -243,6 +244,7 @@ def _subject(
     size: tuple[int, int],
     face_of: Mapping[str, Box],
     body_of: Mapping[str, Box],
+    options: LoadOptions,
     defects: Defects,
 ) -> Subject | None:
     name = picture.relative
@@ -251,6 +253,8 @@ def _subject(
     source = "user"
     if body is None and face is not None:
         body, source = body_from_face(face, *size), "face"
+    if body is None and options.keep_unlocated:
+        body, source = (0.0, 0.0, float(size[0]), float(size[1])), UNLOCATED
     if body is None:
         defects.add("no box", name)
         return None

@@ -15,6 +15,29 @@ import numpy.typing as npt
 from ccim_ray.datasets.subject import Subject
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What a user may choose about how a dataset is read; what does not concern a dataset leaves it as it is.
+
+    Attributes:
+        split_file: a CSV file ``image,split`` used in place of ``splits.csv`` in the data root.
+        drop_overlap: EMOTIC: leave an image that is in train and also in val out of train.
+        keep_unlocated: CAER-S: keep a person without any box for a detector to find: ``box_source`` is then
+            UNLOCATED and ``body_box`` the whole picture. Otherwise they are counted and left out.
+    """
+
+    split_file: Path | None = None
+    drop_overlap: bool = True
+    keep_unlocated: bool = False
+
+
+AS_PUBLISHED = LoadOptions()
+"""Everything as the recommended defaults have it."""
+
+UNLOCATED = "not located"
+"""``box_source`` of a subject whose box is still to be found."""
+
+
 @dataclass(slots=True)
 class Defects:
     """Counts of what a loader found wrong, by kind, with up to five examples of each."""

@@ -29,13 +29,13 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError, mat_struct
 
 from ccim_ray.datasets.annotation_files import (
-    SPLIT_FILE,
     digest_files,
     read_split_file,
     relative_path,
     require_all_inside,
+    split_file,
 )
-from ccim_ray.datasets.dataset import Dataset, Defects
+from ccim_ray.datasets.dataset import AS_PUBLISHED, Dataset, Defects, LoadOptions
 from ccim_ray.datasets.images import UnreadableImage, read_sizes
 from ccim_ray.datasets.subject import Box, Subject, clip_box
 from ccim_ray.errors import RequestError
@@ -85,15 +85,15 @@ class _Picture:
         return f"{self.path}#{index}{suffix}"
 
 
-def load_emotic(root: Path, *, drop_overlap: bool = True) -> Dataset:
+def load_emotic(root: Path, options: LoadOptions = AS_PUBLISHED) -> Dataset:
     """Read EMOTIC, one subject a person: ``subject_id`` is ``<folder>/<filename>#<index from 0>``.
 
     The release stands before the colon of ``annotation_digest``: "pami-2019:..." or "cvpr-2017:...".
 
     Args:
         root: folder that holds the image folder and the annotation file.
-        drop_overlap: leave an image that is in train and also in val (376 in the 2019 release) out of train.
-            Otherwise it stays in both, and ``subject_id`` ends with "@train" in train.
+        options: ``drop_overlap`` leaves an image that is in train and also in val (376 in the 2019 release) out
+            of train. Otherwise it stays in both, and ``subject_id`` ends with "@train" in train.
 
     Raises:
         RequestError: file or folder missing, a key or field missing, an unknown label, an annotation that
@@ -104,8 +104,9 @@ def load_emotic(root: Path, *, drop_overlap: bool = True) -> Dataset:
     base = root / release.image_folder
     defects = Defects()
     pictures = _read_pictures(mat_path)
-    pictures = _without_overlap(pictures, drop_overlap, defects)
-    split_of = _splits(root, base, pictures, defects)
+    pictures = _without_overlap(pictures, options.drop_overlap, defects)
+    splits_path = split_file(root, options.split_file)
+    split_of = _splits(splits_path, base, pictures, defects)
     pictures = [picture for picture in pictures if picture.path in split_of]
     paths = [base / picture.path for picture in pictures]
     require_all_inside(base, paths, str(mat_path))
@@ -121,7 +122,7 @@ def load_emotic(root: Path, *, drop_overlap: bool = True) -> Dataset:
         raise RequestError(
             f"{base}: no usable image of the {len(pictures)} that {mat_path} lists ({found}); check the download"
         )
-    files = [path for path in (mat_path, root / SPLIT_FILE) if path.is_file()]
+    files = [path for path in (mat_path, splits_path) if path]
     return Dataset(
         name="emotic",
         root=root,
@@ -278,10 +279,9 @@ def _without_overlap(pictures: Sequence[_Picture], drop: bool, defects: Defects)
     return settled
 
 
-def _splits(root: Path, base: Path, pictures: Sequence[_Picture], defects: Defects) -> Mapping[str, str | None]:
+def _splits(path: Path | None, base: Path, pictures: Sequence[_Picture], defects: Defects) -> Mapping[str, str | None]:
     """Split of each image to use; None where the .mat file's own split holds."""
-    path = root / SPLIT_FILE
-    if not path.is_file():
+    if path is None:
         return {picture.path: None for picture in pictures}
     split_of = read_split_file(path)
     known = {picture.path for picture in pictures}
@@ -290,7 +290,7 @@ def _splits(root: Path, base: Path, pictures: Sequence[_Picture], defects: Defec
             raise RequestError(f"{path}: unknown image {image!r}; the annotations of {base} do not list it")
     for image in dict.fromkeys(picture.path for picture in pictures):
         if image not in split_of:
-            defects.add(f"image not in {SPLIT_FILE}", image)
+            defects.add(f"image not in {path.name}", image)
     return split_of
 
 

@@ -39,7 +39,7 @@ from ccim_ray.datasets.annotation_files import (
     relative_path,
     require_all_inside,
 )
-from ccim_ray.datasets.dataset import Dataset, Defects
+from ccim_ray.datasets.dataset import AS_PUBLISHED, Dataset, Defects, LoadOptions
 from ccim_ray.datasets.images import UnreadableImage, read_sizes
 from ccim_ray.datasets.subject import Box, Subject, clip_box
 from ccim_ray.errors import RequestError
@@ -69,7 +69,7 @@ class _Row:
     box_source: str
 
 
-def load_groupwalk(root: Path) -> Dataset:
+def load_groupwalk(root: Path, options: LoadOptions = AS_PUBLISHED) -> Dataset:
     """Read the manifest, one subject a line: ``subject_id`` is its sample_id.
 
     Split: the manifest's. Where it has no val, whole videos of train, drawn with VAL_SEED, become val.

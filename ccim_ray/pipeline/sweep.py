@@ -165,6 +165,7 @@ def _tags(request: SweepRequest, plan: Plan) -> dict[str, str]:
         "ccim.space": request.space.name,
         "ccim.sweep": request.sweep_id(plan),
         "ccim.data_fingerprint": plan.source.fingerprint,
+        "ccim.split_file": str(request.load_options.split_file or "none"),
         "ccim.command": without_password(request.command),
     }
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ccim_ray.datasets.dataset import LoadOptions
 from ccim_ray.datasets.emotic import CATEGORIES, load_emotic
 from ccim_ray.errors import RequestError
 
@@ -198,7 +199,7 @@ def test_picture_in_train_and_val_is_left_out_of_train(overlapping):
 
 
 def test_overlap_can_be_kept_with_ids_that_stay_unique(overlapping):
-    dataset = load_emotic(overlapping, drop_overlap=False)
+    dataset = load_emotic(overlapping, LoadOptions(drop_overlap=False))
     assert {name: (s.split, s.labels) for name, s in by_id(dataset).items()} == {
         "mscoco/images/only.jpg#0": ("train", ("Fear",)),
         "framesdb/images/shared.jpg#0@train": ("train", ("Fear",)),

@@ -14,7 +14,7 @@ from ccim_ray.datasets.annotation_files import digest_files
 from ccim_ray.datasets.caer_s import load_caer_s
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import load_truth
-from ccim_ray.datasets.dataset import Dataset, Defects
+from ccim_ray.datasets.dataset import AS_PUBLISHED, Dataset, Defects, LoadOptions
 from ccim_ray.datasets.emotic import load_emotic
 from ccim_ray.datasets.groupwalk import load_groupwalk
 from ccim_ray.datasets.subject import Box, Subject, clip_box
@@ -23,14 +23,14 @@ from ccim_ray.errors import RequestError
 WORLD_FILE = "world.json"
 TRUTH_FILE = "truth.parquet"
 
-_REAL_LOADERS: dict[str, Callable[[Path], Dataset]] = {
+_REAL_LOADERS: dict[str, Callable[[Path, LoadOptions], Dataset]] = {
     "caer_s": load_caer_s,
     "emotic": load_emotic,
     "groupwalk": load_groupwalk,
 }
 
 
-def load_confounded_scenes(root: Path) -> Dataset:
+def load_confounded_scenes(root: Path, options: LoadOptions = AS_PUBLISHED) -> Dataset:
     """Read an embedded world with the loader of the dataset whose format it is written in.
 
     By ``subject_id`` the truth adds face_box, keypoints, other_boxes, depth and scene.
@@ -43,7 +43,7 @@ def load_confounded_scenes(root: Path) -> Dataset:
     settings = _read_settings(root / WORLD_FILE)
     if not (root / TRUTH_FILE).is_file():
         raise RequestError(f"{root / TRUTH_FILE}: no such file; make the world again")
-    real = _REAL_LOADERS[settings.like](root)
+    real = _REAL_LOADERS[settings.like](root, options)
     try:
         truth = {row["subject_id"]: row for row in load_truth(root).to_pylist()}
     except (pa.ArrowException, OSError, KeyError) as error:
