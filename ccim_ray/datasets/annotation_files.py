@@ -18,6 +18,9 @@ BODY_BOX_FILE = "body_boxes.csv"
 """In the data root, header ``image,x1,y1,x2,y2``: 0-based, half-open pixels."""
 
 
+_LONGEST_NAME, _LONGEST_PATH = 255, 1024  # bytes
+
+
 def split_file(root: Path, chosen: Path | None) -> Path | None:
     """The split file to use: the one chosen, else SPLIT_FILE in the data root, else None.
 
@@ -42,7 +45,7 @@ def relative_path(text: str, source: str) -> str:
         source: file, and line where there is one, for the message.
 
     Raises:
-        RequestError: it is empty, absolute, or climbs with "..".
+        RequestError: it is empty, absolute, climbs with "..", or is no name that a file can have.
     """
     path = PurePosixPath(text.strip())
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in text or "\0" in text:
@@ -50,7 +53,18 @@ def relative_path(text: str, source: str) -> str:
             f"{source}: path {text!r} leaves the data root; write it relative to the images' folder, "
             "with forward slashes and without '..'"
         )
+    if not _can_be_named(str(path)):
+        raise RequestError(f"{source}: path {text!r:.80} is no name that a file can have; correct it")
     return str(path)
+
+
+def _can_be_named(path: str) -> bool:
+    """Whether file systems take it; asking them about such a path fails in other ways than a missing file."""
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+    return len(encoded) <= _LONGEST_PATH and all(len(part) <= _LONGEST_NAME for part in encoded.split(b"/"))
 
 
 def require_inside(base: Path, path: Path, source: str) -> None:

@@ -5,10 +5,8 @@ Layout of the PAMI 2019 release::
     <root>/emotic/{mscoco,framesdb,emodb_small,ade20k}/images/<file>
     <root>/Annotations/Annotations.mat
 
-The CVPR 2017 release has ``CVPR17_Annotations.mat`` and the image folder ``cvpr_emotic``. The .mat files
-hold ``train``, ``val`` and ``test``, arrays of one struct an image, each with one struct a person. A person
-of train was seen by one annotator, one of val and test by several, whose votes ``combined_categories``
-unites. Boxes are 1-based with inclusive right and bottom.
+The CVPR 2017 release has ``CVPR17_Annotations.mat`` and the image folder ``cvpr_emotic``. What the .mat files hold
+stands in ``emotic_annotations``. Boxes are 1-based with inclusive right and bottom.
 
 Beside them, ``splits.csv`` (``annotation_files.SPLIT_FILE``, images relative to the image folder) replaces
 the split of the .mat file.
@@ -16,39 +14,21 @@ the split of the .mat file.
 
 from __future__ import annotations
 
-import math
-import struct
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError, mat_struct
 
 from ccim_ray.datasets.annotation_files import (
     digest_files,
     read_split_file,
-    relative_path,
     require_all_inside,
     split_file,
 )
 from ccim_ray.datasets.dataset import AS_PUBLISHED, Dataset, Defects, LoadOptions
+from ccim_ray.datasets.emotic_annotations import CATEGORIES, MAT_SPLITS, AnnotatedImage, read_annotations
 from ccim_ray.datasets.images import UnreadableImage, read_sizes
 from ccim_ray.datasets.subject import Box, Subject, clip_box
 from ccim_ray.errors import RequestError
-
-CATEGORIES = (
-    *("Affection", "Anger", "Annoyance", "Anticipation", "Aversion", "Confidence", "Disapproval"),
-    *("Disconnection", "Disquietment", "Doubt/Confusion", "Embarrassment", "Engagement", "Esteem"),
-    *("Excitement", "Fatigue", "Fear", "Happiness", "Pain", "Peace", "Pleasure", "Sadness", "Sensitivity"),
-    *("Suffering", "Surprise", "Sympathy", "Yearning"),
-)
-
-_CATEGORY_SET = frozenset(CATEGORIES)
-_MAT_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +46,16 @@ _RELEASES = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Person:
-    box: Box | None  # 1-based inclusive as annotated; None where it is not four numbers
-    labels: tuple[str, ...]
-    votes_differ: bool
-
-
-@dataclass(frozen=True, slots=True)
 class _Picture:
-    path: str  # relative to the image folder
-    mat_split: str
-    declared_size: tuple[int, int] | None
-    persons: tuple[_Person, ...]
+    annotated: AnnotatedImage
     kept_overlap: bool = False  # also in another split of the .mat file, and wanted in both
 
+    @property
+    def path(self) -> str:
+        return self.annotated.path
+
     def subject_id(self, index: int) -> str:
-        suffix = f"@{self.mat_split}" if self.kept_overlap else ""
+        suffix = f"@{self.annotated.mat_split}" if self.kept_overlap else ""
         return f"{self.path}#{index}{suffix}"
 
 
@@ -103,8 +77,7 @@ def load_emotic(root: Path, options: LoadOptions = AS_PUBLISHED) -> Dataset:
     release, mat_path = _find_release(root)
     base = root / release.image_folder
     defects = Defects()
-    pictures = _read_pictures(mat_path)
-    pictures = _without_overlap(pictures, options.drop_overlap, defects)
+    pictures = _without_overlap(read_annotations(mat_path), options.drop_overlap, defects)
     splits_path = split_file(root, options.split_file)
     split_of = _splits(splits_path, base, pictures, defects)
     pictures = [picture for picture in pictures if picture.path in split_of]
@@ -151,131 +124,20 @@ def _find_release(root: Path) -> tuple[_Release, Path]:
     )
 
 
-def _read_pictures(mat_path: Path) -> list[_Picture]:
-    try:
-        content = loadmat(mat_path, squeeze_me=True, struct_as_record=False)
-    except (
-        *(MatReadError, NotImplementedError, ValueError, TypeError, KeyError, IndexError),
-        *(OSError, EOFError, OverflowError, MemoryError, struct.error, zlib.error),
-    ) as error:
-        raise RequestError(f"{mat_path}: not a readable MATLAB version 5 file ({error}); download it again") from error
-    pictures = []
-    for split in _MAT_SPLITS:
-        if split not in content:
-            raise RequestError(f"{mat_path}: key {split!r} is missing; train, val and test are expected")
-        annotated = _AnnotationReader(mat_path, split)
-        pictures += _merged(annotated.picture(item, n) for n, item in enumerate(as_list(content[split])))
-    return pictures
-
-
-def as_list(value: Any) -> list[Any]:
-    """What loadmat squeezed, as the list it stands for: one element loses its array, none is an empty one."""
-    return list(value.ravel()) if isinstance(value, np.ndarray) else [value]
-
-
-@dataclass(frozen=True, slots=True)
-class _AnnotationReader:
-    """Reads the structs of one split by field name: their order differs between splits and releases."""
-
-    mat_path: Path
-    split: str
-
-    def picture(self, item: Any, number: int) -> _Picture:
-        where = f"{self.split}({number + 1})"
-        folder = self._field(item, "folder", where)
-        filename = self._field(item, "filename", where)
-        path = relative_path(f"{folder}/{filename}", f"{self.mat_path} {where}")
-        persons = [
-            self._person(person, f"{where}.person({index + 1})", path)
-            for index, person in enumerate(as_list(self._field(item, "person", where)))
-        ]
-        declared = self._size(self._field(item, "image_size", where), f"{where}.image_size")
-        return _Picture(path, self.split, declared, tuple(persons))
-
-    def _field(self, item: Any, name: str, where: str) -> Any:
-        if not isinstance(item, mat_struct) or name not in item._fieldnames:
-            raise RequestError(
-                f"{self.mat_path}: field {name!r} is missing in {where}; give an unchanged EMOTIC annotation file"
-            )
-        return getattr(item, name)
-
-    def _size(self, item: Any, where: str) -> tuple[int, int] | None:
-        if not isinstance(item, mat_struct):
-            return None
-        width, height = self._field(item, "n_col", where), self._field(item, "n_row", where)
-        if not all(isinstance(side, int | float | np.number) and math.isfinite(side) for side in (width, height)):
-            return None
-        return int(width), int(height)
-
-    def _person(self, item: Any, where: str, image: str) -> _Person:
-        voted: set[str] = set()
-        for annotator in as_list(self._field(item, "annotations_categories", where)):
-            if isinstance(annotator, mat_struct):
-                written = self._field(annotator, "categories", f"{where}.annotations_categories")
-                voted |= self._labels(written, where, image)
-        labels, votes_differ = voted, False
-        if self.split != "train":
-            combined = self._labels(self._field(item, "combined_categories", where), where, image)
-            # Where only the votes were kept, they still say what the union would.
-            labels, votes_differ = combined or voted, combined != voted
-        return _Person(
-            box=_four_numbers(self._field(item, "body_bbox", where)),
-            labels=tuple(name for name in CATEGORIES if name in labels),
-            votes_differ=votes_differ,
-        )
-
-    def _labels(self, written: Any, where: str, image: str) -> set[str]:
-        labels = {text.strip() for text in _strings(written)}
-        unknown = sorted(labels - _CATEGORY_SET)
-        if unknown:
-            raise RequestError(
-                f"{self.mat_path}: unknown label {unknown[0]!r} in {where} ({image}); "
-                "EMOTIC has 26 categories, from Affection to Yearning"
-            )
-        return labels
-
-
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value] if value.strip() else []
-    if isinstance(value, np.ndarray):
-        return [text for item in value.ravel() for text in _strings(item)]
-    return []
-
-
-def _four_numbers(value: Any) -> Box | None:
-    # Small whole numbers come back as uint8, in which x - 1 wraps around: hence float at once.
-    try:
-        x1, y1, x2, y2 = (float(number) for number in as_list(value))
-    except (TypeError, ValueError):
-        return None
-    return x1, y1, x2, y2
-
-
-def _merged(pictures: Iterable[_Picture]) -> list[_Picture]:
-    """An image listed twice in one split becomes one, with the persons of both."""
-    by_path: dict[str, _Picture] = {}
-    for picture in pictures:
-        first = by_path.get(picture.path)
-        by_path[picture.path] = replace(first, persons=first.persons + picture.persons) if first else picture
-    return list(by_path.values())
-
-
-def _without_overlap(pictures: Sequence[_Picture], drop: bool, defects: Defects) -> list[_Picture]:
+def _without_overlap(images: Sequence[AnnotatedImage], drop: bool, defects: Defects) -> list[_Picture]:
     """Settle images that stand in several splits: test goes before val, and val before train."""
     splits_of: dict[str, list[str]] = {}
-    for picture in pictures:
-        splits_of.setdefault(picture.path, []).append(picture.mat_split)
+    for image in images:
+        splits_of.setdefault(image.path, []).append(image.mat_split)
     settled = []
-    for picture in pictures:
-        winner = max(splits_of[picture.path], key=_MAT_SPLITS.index)
-        if winner == picture.mat_split:
-            settled.append(picture)
-            continue
-        fate = f"left out of {picture.mat_split}" if drop else "kept in both"
-        defects.add(f"image in {picture.mat_split} and in {winner}: {fate}", picture.path)
-        if not drop:
-            settled.append(replace(picture, kept_overlap=True))
+    for image in images:
+        winner = max(splits_of[image.path], key=MAT_SPLITS.index)
+        overlaps = winner != image.mat_split
+        if overlaps:
+            fate = f"left out of {image.mat_split}" if drop else "kept in both"
+            defects.add(f"image in {image.mat_split} and in {winner}: {fate}", image.path)
+        if not (overlaps and drop):
+            settled.append(_Picture(image, kept_overlap=overlaps))
     return settled
 
 
@@ -301,14 +163,15 @@ def _subjects(
     release: _Release,
     defects: Defects,
 ) -> list[Subject]:
-    if picture.declared_size != size:
+    persons = picture.annotated.persons
+    if picture.annotated.declared_size != size:
         defects.add("image_size of the annotation is not the image's", picture.path)
-    if not picture.persons:
+    if not persons:
         defects.add("image without persons", picture.path)
-    ids = [picture.subject_id(index) for index in range(len(picture.persons))]
-    boxes = [_clipped(p.box, size, ids[i], defects) for i, p in enumerate(picture.persons)]
+    ids = [picture.subject_id(index) for index in range(len(persons))]
+    boxes = [_clipped(p.box, size, ids[i], defects) for i, p in enumerate(persons)]
     subjects = []
-    for index, (person, box) in enumerate(zip(picture.persons, boxes, strict=True)):
+    for index, (person, box) in enumerate(zip(persons, boxes, strict=True)):
         if person.votes_differ:
             defects.add("combined_categories are not the union of the votes", ids[index])
         if box is not None and box in boxes[:index]:
@@ -322,7 +185,7 @@ def _subjects(
             image=f"{release.image_folder}/{picture.path}",
             width=size[0],
             height=size[1],
-            split=split_of[picture.path] or picture.mat_split,
+            split=split_of[picture.path] or picture.annotated.mat_split,
             body_box=box,
             # The same box again is the same person annotated twice, not another one.
             other_boxes=tuple(other for other in boxes if other is not None and other != box),

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ccim_ray.datasets.dataset import LoadOptions
-from ccim_ray.datasets.emotic import CATEGORIES, load_emotic
+from ccim_ray.datasets.emotic import load_emotic
+from ccim_ray.datasets.emotic_annotations import CATEGORIES
 from ccim_ray.errors import RequestError
 
 WIDTH, HEIGHT = 64, 48
@@ -250,14 +251,19 @@ def test_image_folder_that_is_itself_a_link_is_fine(emotic, tmp_path_factory):
 
 coordinate = st.floats(allow_nan=True, allow_infinity=True) | st.integers(-100, 200)
 labels = st.lists(st.sampled_from(CATEGORIES), max_size=5, unique=True)
+person = st.tuples(st.tuples(*[coordinate] * 4), st.lists(labels, max_size=3))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(persons=st.lists(st.tuples(st.tuples(*[coordinate] * 4), st.lists(labels, max_size=3)), max_size=4))
-def test_boxes_after_loading_are_valid_and_everybody_is_accounted_for(emotic, persons):
+# Few examples of many pictures each: a file is read in a process of its own.
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pictures=st.lists(st.lists(person, max_size=4), min_size=1, max_size=12))
+def test_boxes_after_loading_are_valid_and_everybody_is_accounted_for(emotic, pictures):
     sound = emotic.person("test", [1, 1, 9, 9], ["Fear"])
-    annotated = [emotic.person("test", box, *votes) for box, votes in persons]
-    dataset = load_emotic(emotic.write(test=[emotic.picture("a.jpg", sound, *annotated)]))
+    rows = [
+        emotic.picture(f"{number}.jpg", sound, *(emotic.person("test", box, *votes) for box, votes in persons))
+        for number, persons in enumerate(pictures)
+    ]
+    dataset = load_emotic(emotic.write(test=rows))
     for subject in dataset.subjects:
         for x1, y1, x2, y2 in (subject.body_box, *subject.other_boxes):
             assert min(x1, y1) >= 0
@@ -265,8 +271,9 @@ def test_boxes_after_loading_are_valid_and_everybody_is_accounted_for(emotic, pe
             assert y2 <= HEIGHT
             assert min(x2 - x1, y2 - y1) >= 1
     counts = Counter(dataset.defects.counts)
-    missing = len(persons) + 1 - len(dataset.subjects)
+    annotated = [one for persons in pictures for one in persons]
+    missing = len(annotated) + len(pictures) - len(dataset.subjects)
     without_labels = counts["person without labels"]
     without_box = counts["body box that holds no pixel of the image"]
     assert max(without_labels, without_box) <= missing <= without_labels + without_box
-    assert without_labels == sum(not any(votes) for _, votes in persons)
+    assert without_labels == sum(not any(votes) for _, votes in annotated)

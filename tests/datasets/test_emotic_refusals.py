@@ -70,20 +70,6 @@ def test_foreign_and_truncated_annotation_files_are_refused(emotic):
             load_emotic(root)
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-def test_annotation_file_cut_off_anywhere_is_refused(emotic, compressed):
-    root = emotic.write(
-        train=[emotic.picture("a.jpg", emotic.person("train", [1, 1, 9, 9], ["Fear"]))],
-        compressed=compressed,
-    )
-    path = root / "Annotations/Annotations.mat"
-    whole = path.read_bytes()
-    for length in range(0, len(whole), 61):
-        path.write_bytes(whole[:length])
-        with pytest.raises(RequestError, match=r"Annotations.mat: "):
-            load_emotic(root)
-
-
 def test_missing_files_are_refused_with_the_flag(tmp_path, emotic):
     with pytest.raises(RequestError, match=r"Annotations.mat: no such file; --data-root"):
         load_emotic(tmp_path)
