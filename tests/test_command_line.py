@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 from job_runs import job_command, job_environment, run_job
 
+from ccim_ray.command_line import CommonFlags
+from ccim_ray.datasets.dataset import LoadOptions
+from ccim_ray.errors import RequestError
+
 HEAVY = {"torch", "ray", "mlflow", "sklearn", "pandas", "matplotlib"}
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if "ccim_ray.command_line" in path.read_text())
@@ -64,6 +68,41 @@ def test_a_missing_folder_of_data_is_named(tmp_path):
     assert f"--data-root: {tmp_path / 'none'}" in line
 
 
+@pytest.mark.parametrize("job", ["sweep_dict_size", "train", "extract_features", "build_dictionary"])
+@pytest.mark.parametrize("flags", [("--split-file", "mine.csv"), ("--keep-overlap",)])
+def test_an_option_that_the_dataset_does_not_have_is_refused(tmp_path, job, flags):
+    line = refused("--plan", "--storage", str(tmp_path / "runs"), *flags, job=job)
+    assert line.startswith(f"error: {flags[0]}: ")
+    assert line.endswith("leave the flag out")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"dataset": "groupwalk", "split_file": Path("mine.csv")}, "--split-file: the split of groupwalk"),
+        ({"dataset": "caer_s", "keep_overlap": True}, "--keep-overlap: caer_s has no overlap"),
+        ({"dataset": "groupwalk", "keep_overlap": True}, "--keep-overlap: groupwalk has no overlap"),
+    ],
+)
+def test_options_are_refused_by_dataset(flags, message):
+    with pytest.raises(RequestError, match=message):
+        CommonFlags(**flags).load_options()
+
+
+def test_a_split_file_that_does_not_exist_is_named(tmp_path, small_world):
+    flags = ("--plan", "--dataset", "caer_s", "--data-root", str(small_world), "--storage", str(tmp_path))
+    assert f"--split-file {ROOT / 'none.csv'}: no such file" in refused(*flags, "--split-file", "none.csv")
+
+
+def test_the_options_of_reading_a_dataset_are_those_of_the_flags(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert CommonFlags(dataset="groupwalk").load_options() == LoadOptions()
+    assert CommonFlags(dataset="emotic", keep_overlap=True).load_options() == LoadOptions(drop_overlap=False)
+    chosen = CommonFlags(dataset="caer_s", split_file=Path("mine.csv")).load_options()
+    assert chosen == LoadOptions(split_file=tmp_path / "mine.csv")
+
+
 @pytest.mark.parametrize("below", ["", "folder"])
 def test_an_unwritable_storage_is_named(tmp_path, below):
     (tmp_path / "file").write_text("in the way")
@@ -118,7 +157,7 @@ def test_help_explains_and_imports_nothing_heavy(job):
 
 
 def test_help_names_every_flag_of_the_contract():
-    shared = "dataset data-root storage tracking-uri preset plan bias ambiguity"
+    shared = "dataset data-root split-file keep-overlap storage tracking-uri preset plan bias ambiguity"
     training = "baseline trainable seeds epochs batch-size workers-per-trial gpus-per-worker max-concurrent"
     for job, own in (("sweep_dict_size", "sizes"), ("train", "attention dictionary-size deconfounder")):
         text = run_job(job, "--help").out

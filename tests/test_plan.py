@@ -3,11 +3,15 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from scipy.io import savemat
 
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.datasets.dataset import LoadOptions
 from ccim_ray.datasets.registry import load_dataset
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
@@ -24,6 +28,29 @@ def experiment(**changes):
 
 
 VANILLA = {"deconfounder": "none"}
+
+
+@pytest.fixture
+def overlapping_emotic(tmp_path):
+    """EMOTIC with one image in train alone, and one that is in train and in val."""
+
+    def image(filename, label, several):
+        person = {"body_bbox": [1, 1, 9, 9], "annotations_categories": {"categories": label}}
+        return {
+            "filename": filename,
+            "folder": "images",
+            "image_size": {"n_col": 16, "n_row": 16},
+            "person": person | ({"combined_categories": label} if several else {}),
+        }
+
+    root = tmp_path / "emotic_files"
+    (root / "emotic/images").mkdir(parents=True)
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (16, 16)).save(root / "emotic/images" / name)
+    train = np.array([image("a.jpg", "Fear", several=False), image("b.jpg", "Fear", several=False)], dtype=object)
+    content = {"train": train, "val": image("b.jpg", "Pain", several=True), "test": np.empty((0, 0))}
+    savemat(root / "Annotations.mat", content)
+    return root
 
 
 def tree(folder):
@@ -190,6 +217,35 @@ def test_a_real_dataset_is_known_by_its_content_not_by_its_place(storage, small_
     assert [view.key for view in here.views] == [view.key for view in there.views]
     assert here.trials[0].trial.signature != other.trials[0].trial.signature
     assert not {view.key for view in here.views} & {view.key for view in other.views}
+
+
+def keys(plan):
+    return {view.key for view in plan.views} | {plan.trials[0].trial.signature, plan.dictionaries[0].key, plan.subjects}
+
+
+def test_another_split_makes_everything_anew_and_the_same_one_nothing(storage, small_world, tmp_path):
+    rows = (small_world / "splits.csv").read_text().splitlines()
+    same, other = tmp_path / "same.csv", tmp_path / "other.csv"
+    same.write_text("\n".join(rows))
+    other.write_text("\n".join([rows[0], *(row.replace(",test_anti", ",val") for row in rows[1:])]))
+    assert same.read_text() != other.read_text()
+    plans = [
+        make_plan(real(), (0,), storage, small_world, options=LoadOptions(split_file=file))
+        for file in (same, same, other)
+    ]
+    assert keys(plans[0]) == keys(plans[1])
+    assert not keys(plans[0]) & keys(plans[2])
+
+
+def test_keeping_the_overlap_of_emotic_makes_everything_anew(storage, overlapping_emotic):
+    experiments = {"CCIM": real()["CCIM"].with_changes(dataset="emotic", dictionary__size=1)}
+    plans = [
+        make_plan(experiments, (0,), storage, overlapping_emotic, options=LoadOptions(drop_overlap=drop))
+        for drop in (True, True, False)
+    ]
+    assert keys(plans[0]) == keys(plans[1])
+    assert not keys(plans[0]) & keys(plans[2])
+    assert [plan.source.train_subjects for plan in plans] == [1, 1, 2]
 
 
 def test_other_weights_of_the_same_name_make_other_features(storage, small_world, tmp_path):

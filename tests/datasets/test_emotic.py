@@ -61,6 +61,36 @@ def test_one_picture_one_person_one_label_survive_squeezing(emotic):
     assert dataset.splits == ("train",)
 
 
+def test_one_annotator_of_one_label_in_val_and_test_survives_squeezing(emotic):
+    rows = {
+        split: [emotic.picture(f"{split}.jpg", emotic.person(split, [1, 1, 9, 9], ["Peace"]))]
+        for split in ("val", "test")
+    }
+    dataset = load_emotic(emotic.write(**rows))
+    assert [(s.split, s.labels) for s in dataset.subjects] == [("val", ("Peace",)), ("test", ("Peace",))]
+    assert dataset.defects.counts == {}
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_nobody_is_dropped_for_a_mood_that_is_missing(emotic, split):
+    person = emotic.person(split, [1, 1, 9, 9], ["Peace"], *([["Fear"]] if split == "test" else []))
+    nobody_said = emotic.structs(dict.fromkeys(("valence", "arousal", "dominance"), float("nan")))
+    moods = [name for name in person if name.endswith("continuous")]
+    dataset = load_emotic(
+        emotic.write(
+            **{
+                split: [
+                    emotic.picture("nan.jpg", person | dict.fromkeys(moods, nobody_said)),
+                    emotic.picture("empty.jpg", person | dict.fromkeys(moods, np.empty((0, 0)))),
+                    emotic.picture("absent.jpg", {name: person[name] for name in person if name not in moods}),
+                ]
+            }
+        )
+    )
+    assert len(dataset.subjects) == 3
+    assert dataset.defects.counts == {}
+
+
 def test_fields_are_read_by_name_not_by_position(emotic):
     row = emotic.picture("a.jpg", emotic.person("val", [1, 1, 9, 9], ["Peace"], ["Fear"]))
     swapped = {name: row[name] for name in reversed(row)}
