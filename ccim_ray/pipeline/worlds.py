@@ -19,6 +19,7 @@ from ccim_ray.datasets.confounded_scenes.world import (
     world_plan,
     write_chunk,
 )
+from ccim_ray.errors import RequestError
 from ccim_ray.pipeline.cluster import join_cluster, plain_errors
 from ccim_ray.rates import Rates
 from ccim_ray.storage import write_json
@@ -51,9 +52,14 @@ def render_world(settings: WorldSettings, root: Path, rates: Rates | None = None
                 progress.advance(row["pictures"])
     if rates:
         rates.record("render", progress.done, progress.seconds)
-    rows = [row for chunk in chunks for row in json.loads(_rows_path(rows_folder, chunk).read_text())]
+    try:
+        rows = [row for chunk in chunks for row in json.loads(_rows_path(rows_folder, chunk).read_text())]
+    except FileNotFoundError:
+        if is_complete(settings, root):
+            return  # another run has finished the same world meanwhile, and cleared the rows away
+        raise
     finish_world(settings, rows, root)
-    shutil.rmtree(rows_folder)
+    shutil.rmtree(rows_folder, ignore_errors=True)  # another run may be at it too
 
 
 def make_world(settings: WorldSettings, out: Path) -> int:
@@ -73,5 +79,9 @@ def _rows_path(folder: Path, chunk: Chunk) -> Path:
 def _write_chunk_task(row: dict[str, Any], settings: dict[str, Any], root: str, rows_folder: str) -> dict[str, int]:
     chunk = Chunk(**row)
     written = write_chunk(WorldSettings(**settings), chunk, Path(root))
-    write_json(_rows_path(Path(rows_folder), chunk), written)  # last: its presence means the chunk is done
+    try:
+        write_json(_rows_path(Path(rows_folder), chunk), written)  # last: its presence means the chunk is done
+    except RequestError:
+        if not is_complete(WorldSettings(**settings), Path(root)):  # if it is, another run cleared the folder away
+            raise
     return {"pictures": len(written)}
