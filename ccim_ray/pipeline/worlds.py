@@ -11,11 +11,13 @@ from typing import Any
 import ray.data
 
 from ccim_ray.console import say, stage
+from ccim_ray.datasets.confounded_scenes.defects import PLANTED_FILE
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import (
     Chunk,
     finish_world,
     is_complete,
+    planned_defects,
     world_plan,
     write_chunk,
 )
@@ -25,12 +27,12 @@ from ccim_ray.rates import Rates
 from ccim_ray.storage import write_json
 
 
-def render_world(settings: WorldSettings, root: Path, rates: Rates | None = None) -> None:
+def render_world(settings: WorldSettings, root: Path, rates: Rates | None = None, defect_rate: float = 0.0) -> None:
     """Write the world under ``root`` unless it is there; chunks that an interrupted run finished are kept.
 
     Raises RequestError where the folder cannot be written.
     """
-    if is_complete(settings, root):
+    if is_complete(settings, root, defect_rate):
         return
     chunks = world_plan(settings)
     rows_folder = root / ".rows"
@@ -45,6 +47,7 @@ def render_world(settings: WorldSettings, root: Path, rates: Rates | None = None
                     "settings": settings.model_dump(),
                     "root": str(root),
                     "rows_folder": str(rows_folder),
+                    "defect_rate": defect_rate,
                 },
                 num_cpus=1,
             )
@@ -55,20 +58,27 @@ def render_world(settings: WorldSettings, root: Path, rates: Rates | None = None
     try:
         rows = [row for chunk in chunks for row in json.loads(_rows_path(rows_folder, chunk).read_text())]
     except FileNotFoundError:
-        if is_complete(settings, root):
+        if is_complete(settings, root, defect_rate):
             return  # another run has finished the same world meanwhile, and cleared the rows away
         raise
-    finish_world(settings, rows, root)
+    finish_world(settings, rows, root, defect_rate)
     shutil.rmtree(rows_folder, ignore_errors=True)  # another run may be at it too
 
 
-def make_world(settings: WorldSettings, out: Path) -> int:
+def make_world(settings: WorldSettings, out: Path, defect_rate: float = 0.0) -> int:
     """What ``jobs/make_confounded_scenes.py`` does; returns the exit status."""
     root = out.expanduser().absolute()
+    planned = planned_defects(settings, defect_rate)
     join_cluster()
     with plain_errors():
-        render_world(settings, root)
+        render_world(settings, root, defect_rate=defect_rate)
     say(f"Wrote {settings.images} pictures, annotations like {settings.like}, splits and truth to {root}")
+    if planned.record is not None:
+        say(f"Planted, as {PLANTED_FILE} lists them:")
+        for kind, where in planned.defects.items():
+            say(f"  {len(where)} x {kind}")
+        for kind, where in planned.quirks.items():
+            say(f"  {len(where)} x {kind} (no defect: must load)")
     return 0
 
 
@@ -76,12 +86,15 @@ def _rows_path(folder: Path, chunk: Chunk) -> Path:
     return folder / f"{chunk.split}-{chunk.start:06d}.json"
 
 
-def _write_chunk_task(row: dict[str, Any], settings: dict[str, Any], root: str, rows_folder: str) -> dict[str, int]:
+def _write_chunk_task(
+    row: dict[str, Any], settings: dict[str, Any], root: str, rows_folder: str, defect_rate: float
+) -> dict[str, int]:
     chunk = Chunk(**row)
-    written = write_chunk(WorldSettings(**settings), chunk, Path(root))
+    written = write_chunk(WorldSettings(**settings), chunk, Path(root), defect_rate)
     try:
         write_json(_rows_path(Path(rows_folder), chunk), written)  # last: its presence means the chunk is done
     except RequestError:
-        if not is_complete(WorldSettings(**settings), Path(root)):  # if it is, another run cleared the folder away
+        # If the world is complete, another run cleared the folder away.
+        if not is_complete(WorldSettings(**settings), Path(root), defect_rate):
             raise
     return {"pictures": len(written)}

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from ccim_ray.datasets.annotation_files import digest_files
 from ccim_ray.datasets.caer_s import load_caer_s
+from ccim_ray.datasets.confounded_scenes.defects import PLANTED_FILE
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import load_truth
 from ccim_ray.datasets.dataset import AS_PUBLISHED, Dataset, Defects, LoadOptions
@@ -37,10 +38,15 @@ def load_confounded_scenes(root: Path, options: LoadOptions = AS_PUBLISHED) -> D
 
     Raises:
         RequestError: ``world.json`` or ``truth.parquet`` is missing or malformed, the truth and the pictures
-            disagree, or the real loader refuses the files.
+            disagree, defects were planted, or the real loader refuses the files.
     """
     root = root.resolve()
     settings = _read_settings(root / WORLD_FILE)
+    if (root / PLANTED_FILE).is_file():
+        raise RequestError(
+            f"{root / PLANTED_FILE}: defects were planted in this world, so its truth does not fit its files; read it"
+            f" with --dataset {settings.like}"
+        )
     if not (root / TRUTH_FILE).is_file():
         raise RequestError(f"{root / TRUTH_FILE}: no such file; make the world again")
     real = _REAL_LOADERS[settings.like](root, options)

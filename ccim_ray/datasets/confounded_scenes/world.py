@@ -1,7 +1,8 @@
 """Write the embedded world to disk and read its truth back.
 
-A world is a pure function of its settings, down to the bytes of every file, however the work is shared out:
-plan the chunks, write each anywhere, then finish with all their rows.
+A world is a pure function of its settings and of the rate of defects planted in it (``defects``, by default none),
+down to the bytes of every file, however the work is shared out: plan the chunks, write each anywhere, then finish
+with all their rows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ccim_ray.datasets.confounded_scenes.causal_model import SPLIT_ENVIRONMENTS, CausalModel, Floats, Latents
+from ccim_ray.datasets.confounded_scenes.defects import PLANTED_FILE, DefectPlan, plan_defects
 from ccim_ray.datasets.confounded_scenes.oracle import oracle_probabilities
 from ccim_ray.datasets.confounded_scenes.render import render
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
@@ -91,13 +93,20 @@ def world_plan(settings: WorldSettings) -> list[Chunk]:
     ]
 
 
-def write_chunk(settings: WorldSettings, chunk: Chunk, root: Path) -> list[PictureRow]:
+@lru_cache(maxsize=1)
+def planned_defects(settings: WorldSettings, defect_rate: float) -> DefectPlan:
+    """The defects of the world of these settings. Raises RequestError for a rate that it cannot hold."""
+    return plan_defects(settings, _draw(settings).names if defect_rate else {}, defect_rate)
+
+
+def write_chunk(settings: WorldSettings, chunk: Chunk, root: Path, defect_rate: float = 0.0) -> list[PictureRow]:
     """Draw and write the pictures and depth maps of one chunk; returns the rows that finish_world needs.
 
     Raises RequestError where ``root`` already holds something else.
     """
     root = Path(root)
-    _claim(settings, root)
+    defects = planned_defects(settings, defect_rate)
+    _claim(settings, defects, root)
     draw = _draw(settings)
     latents = draw.latents[chunk.split].rows(chunk.start, chunk.stop)
     oracle = oracle_probabilities(draw.model, latents)
@@ -106,8 +115,11 @@ def write_chunk(settings: WorldSettings, chunk: Chunk, root: Path) -> list[Pictu
         index = chunk.start + row
         name = draw.names[chunk.split][index]
         depth = f"depth/{chunk.split}/{index:05d}.png"
-        picture = render(latents.scenario(row), settings.image_size)
-        write_atomically(root / name.image, encode_picture(picture.image_HWC, Path(name.image).suffix))
+        drawn_split, drawn_index = defects.drawn_as(chunk.split, index, name.image)
+        picture = render(draw.latents[drawn_split].scenario(drawn_index), settings.image_size)
+        encoded = encode_picture(picture.image_HWC, Path(name.image).suffix)
+        for path, content in defects.files(name.image, encoded).items():
+            write_atomically(root / path, content)
         write_atomically(root / depth, encode_picture(picture.depth_HW, ".png"))
         rows.append(
             {
@@ -134,19 +146,20 @@ def write_chunk(settings: WorldSettings, chunk: Chunk, root: Path) -> list[Pictu
     return rows
 
 
-def finish_world(settings: WorldSettings, rows: Iterable[PictureRow], root: Path) -> None:
+def finish_world(settings: WorldSettings, rows: Iterable[PictureRow], root: Path, defect_rate: float = 0.0) -> None:
     """Write annotations, truth and, last, world.json, from the rows of all chunks in any order.
 
     Raises ValueError where rows are missing or doubled, RequestError where ``root`` holds something else.
     """
     root = Path(root)
-    _claim(settings, root)
+    defects = planned_defects(settings, defect_rate)
+    _claim(settings, defects, root)
     splits = list(SPLIT_ENVIRONMENTS)
     ordered = sorted(rows, key=lambda row: (splits.index(row["split"]), row["index"]))
     expected = [(split, index) for split, count in settings.split_sizes().items() for index in range(count)]
     if [(row["split"], row["index"]) for row in ordered] != expected:
         raise ValueError(f"finish_world needs each of {len(expected)} pictures once, got {len(ordered)} rows")
-    write_annotations(settings.like, ordered, root)
+    write_annotations(settings.like, list(defects.rows(ordered)), root)
     truth = [{name: row[name] for name in TRUTH_SCHEMA.names} for row in ordered]  # type: ignore[literal-required]
     stream = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(truth, schema=TRUTH_SCHEMA), stream)
@@ -155,16 +168,18 @@ def finish_world(settings: WorldSettings, rows: Iterable[PictureRow], root: Path
     (root / _UNFINISHED).unlink(missing_ok=True)
 
 
-def write_world(settings: WorldSettings, root: Path) -> None:
+def write_world(settings: WorldSettings, root: Path, defect_rate: float = 0.0) -> None:
     """Write a whole world in this process."""
-    rows = [row for chunk in world_plan(settings) for row in write_chunk(settings, chunk, root)]
-    finish_world(settings, rows, root)
+    rows = [row for chunk in world_plan(settings) for row in write_chunk(settings, chunk, root, defect_rate)]
+    finish_world(settings, rows, root, defect_rate)
 
 
-def is_complete(settings: WorldSettings, root: Path) -> bool:
-    """Whether ``root`` holds the finished world of these settings."""
+def is_complete(settings: WorldSettings, root: Path, defect_rate: float = 0.0) -> bool:
+    """Whether ``root`` holds the finished world of these settings, with these defects."""
     path = Path(root) / _COMPLETE
-    return path.is_file() and path.read_bytes() == _settings_bytes(settings)
+    if not path.is_file() or path.read_bytes() != _settings_bytes(settings):
+        return False
+    return _content(path.with_name(PLANTED_FILE)) == planned_defects(settings, defect_rate).record
 
 
 def load_truth(root: Path) -> pa.Table:
@@ -181,7 +196,7 @@ def load_truth(root: Path) -> pa.Table:
     return pq.read_table(root / "truth.parquet", schema=TRUTH_SCHEMA)
 
 
-def _claim(settings: WorldSettings, root: Path) -> None:
+def _claim(settings: WorldSettings, defects: DefectPlan, root: Path) -> None:
     """Make sure that only pictures of one world come to lie under ``root``; safe from several processes."""
     if root.exists() and not root.is_dir():
         raise RequestError(f"{root} is a file: name a folder to write the embedded world to")
@@ -194,10 +209,23 @@ def _claim(settings: WorldSettings, root: Path) -> None:
                 f"{root / name} says that the folder holds an embedded world of other settings: name an empty"
                 " folder or remove this one"
             )
+    planted = _content(root / PLANTED_FILE)
+    if planted != defects.record and (markers or planted is not None):
+        raise RequestError(
+            f"{root} holds an embedded world with {'other' if planted else 'no'} planted defects: name an empty folder,"
+            " remove this one, or give the --defects that it was made with"
+        )
     if not markers:
-        if found:
-            raise RequestError(f"{root} already holds {sorted(found)[0]} and no embedded world: name an empty folder")
+        others = sorted(set(found) - {PLANTED_FILE})
+        if others:
+            raise RequestError(f"{root} already holds {others[0]} and no embedded world: name an empty folder")
+        if defects.record is not None:
+            write_atomically(root / PLANTED_FILE, defects.record)  # first: who sees the other marker finds this one
         write_atomically(root / _UNFINISHED, _settings_bytes(settings))
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def _settings_bytes(settings: WorldSettings) -> bytes:

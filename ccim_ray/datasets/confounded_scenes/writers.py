@@ -13,8 +13,9 @@ import io
 import json
 import math
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +48,11 @@ class PictureName(NamedTuple):
 
 
 class PictureRow(TypedDict):
-    """What is known about one picture once it is drawn; boxes are xyxy, 0-based, half-open, in pixels."""
+    """What is known about one picture once it is drawn; boxes are xyxy, 0-based, half-open, in pixels.
+
+    Rows to annotate may say less, or something wrong (``corruptions``): an empty box, split or list of labels is not
+    written. ``combined_labels`` are EMOTIC's combined categories where they are not the union of the votes.
+    """
 
     split: str
     index: int
@@ -59,6 +64,7 @@ class PictureRow(TypedDict):
     emotion: str
     ambiguous: bool
     labels: list[str]
+    combined_labels: NotRequired[list[str]]
     person_seed: int
     body_box: list[float]
     face_box: list[float]
@@ -96,7 +102,7 @@ def name_pictures(model: CausalModel, latents: dict[str, Latents]) -> dict[str, 
 
 
 def write_annotations(like: str, rows: Sequence[PictureRow], root: Path) -> None:
-    """Write the annotation files of a whole world; ``rows`` in their final order."""
+    """Write the annotation files of a whole world; ``rows`` in their final order, those of one picture together."""
     if like == "caer_s":
         _write_caer_s(rows, root)
     elif like == "emotic":
@@ -110,8 +116,8 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def _write_splits(rows: Sequence[PictureRow], below: str, root: Path) -> None:
-    lines = [f"{row['image'].removeprefix(below)},{row['split']}" for row in rows]
-    _write_lines(root / "splits.csv", ["image,split", *lines])
+    split_of = {row["image"].removeprefix(below): row["split"] for row in rows if row["split"]}
+    _write_lines(root / "splits.csv", ["image,split", *(f"{image},{split}" for image, split in split_of.items())])
 
 
 # CAER-S: the category is the folder, and anger is spelt differently in its two halves.
@@ -137,13 +143,15 @@ def _write_caer_s(rows: Sequence[PictureRow], root: Path) -> None:
     halves: dict[str, list[str]] = {"train": [], "test": []}
     body_boxes = ["image,x1,y1,x2,y2"]
     for row in rows:
-        x1, y1, x2, y2 = row["face_box"]
-        # The right and bottom pixel belong to a dlib box.
-        face = (math.floor(x1), math.floor(y1), math.ceil(x2) - 1, math.ceil(y2) - 1)
-        label = CATEGORIES["caer_s"].index(row["labels"][0])
-        half = row["subject_id"].split("/")[0]
-        halves[half].append(",".join(map(str, (row["subject_id"], label, *face))))
-        body_boxes.append(",".join(map(str, (row["subject_id"], *row["body_box"]))))
+        if row["face_box"]:
+            x1, y1, x2, y2 = row["face_box"]
+            # The right and bottom pixel belong to a dlib box.
+            face = (math.floor(x1), math.floor(y1), math.ceil(x2) - 1, math.ceil(y2) - 1)
+            label = CATEGORIES["caer_s"].index(row["labels"][0])
+            half = row["subject_id"].split("/")[0]
+            halves[half].append(",".join(map(str, (row["subject_id"], label, *face))))
+        if row["body_box"]:
+            body_boxes.append(",".join(map(str, (row["subject_id"], *row["body_box"]))))
     for half, lines in halves.items():
         _write_lines(root / f"{half}.txt", lines)
     _write_lines(root / "body_boxes.csv", body_boxes)
@@ -160,8 +168,8 @@ def _name_emotic(split: str, index: int) -> PictureName:
 
 def _write_emotic(rows: Sequence[PictureRow], root: Path) -> None:
     images: dict[str, list[npt.NDArray[Any]]] = {"train": [], "val": [], "test": []}
-    for row in rows:
-        images["test" if row["split"].startswith("test") else row["split"]].append(_emotic_image(row))
+    for (_, split), persons in groupby(rows, key=lambda row: (row["image"], row["split"])):
+        images["test" if split.startswith("test") else split].append(_emotic_image(list(persons)))
     stream = io.BytesIO()
     structs = {key: np.concatenate(parts, axis=1) for key, parts in images.items()}
     savemat(stream, structs, format="5", do_compression=True, oned_as="row")
@@ -184,14 +192,15 @@ def _cell(names: Sequence[str]) -> npt.NDArray[np.object_]:
     return cell
 
 
-def _emotic_image(row: PictureRow) -> npt.NDArray[Any]:
+def _emotic_image(persons: Sequence[PictureRow]) -> npt.NDArray[Any]:
+    row = persons[0]
     folder, _, filename = row["image"].removeprefix("emotic/").rpartition("/")
     return _struct(
         filename=filename,
         folder=folder,
         image_size=_struct(n_col=float(row["size"]), n_row=float(row["size"])),
         original_database=_struct(name="confounded_scenes"),
-        person=_emotic_person(row),
+        person=np.concatenate([_emotic_person(person) for person in persons], axis=1),
     )
 
 
@@ -199,22 +208,23 @@ def _emotic_person(row: PictureRow) -> npt.NDArray[Any]:
     generator = np.random.default_rng(row["person_seed"])
     gender = ("Female", "Male")[generator.integers(2)]
     age = ("Adult", "Teenager", "Kid")[generator.choice(3, p=(0.78, 0.11, 0.11))]
-    x1, y1, x2, y2 = row["body_box"]
-    body_bbox = np.array([[x1 + 1, y1 + 1, x2, y2]])  # 1-based, both ends inclusive
+    one_based_inclusive = [value + 1 if side < 2 else value for side, value in enumerate(row["body_box"])]
+    body_bbox = np.array([one_based_inclusive])
+    felt = row["labels"] or [row["emotion"]]
     if row["split"] == "train":
         return _struct(
             body_bbox=body_bbox,
             annotations_categories=_struct(categories=_cell(row["labels"])),
-            annotations_continuous=_continuous(_rating(row["labels"])),
+            annotations_continuous=_continuous(_rating(felt)),
             gender=gender,
             age=age,
         )
     votes = _votes(row["labels"], generator)
-    ratings = [_rating(vote) for vote in votes]
+    ratings = [_rating(vote or felt) for vote in votes]
     return _struct(
         body_bbox=body_bbox,
         annotations_categories=np.concatenate([_struct(categories=_cell(v)) for v in votes], axis=1),
-        combined_categories=_cell(row["labels"]),
+        combined_categories=_cell(row.get("combined_labels", row["labels"])),
         annotations_continuous=np.concatenate([_continuous(rating) for rating in ratings], axis=1),
         combined_continuous=_continuous(np.rint(np.mean(ratings, axis=0))),
         gender=gender,
@@ -223,7 +233,9 @@ def _emotic_person(row: PictureRow) -> npt.NDArray[Any]:
 
 
 def _votes(labels: Sequence[str], generator: np.random.Generator) -> list[list[str]]:
-    """Non-empty choices of EMOTIC_ANNOTATORS people whose union is ``labels``."""
+    """Choices of EMOTIC_ANNOTATORS people whose union is ``labels``, none of them empty unless that is."""
+    if not labels:
+        return [[] for _ in range(EMOTIC_ANNOTATORS)]
     first = int(generator.integers(EMOTIC_ANNOTATORS))
     agrees = generator.random((EMOTIC_ANNOTATORS, len(labels))) < 0.5
     votes = []
@@ -269,14 +281,14 @@ def _name_groupwalk(model: CausalModel, latents: dict[str, Latents]) -> dict[str
 def _write_groupwalk(rows: Sequence[PictureRow], root: Path) -> None:
     lines = []
     for row in rows:
-        video, agent, frame = row["subject_id"].split("/")
+        video, agent, frame = row["subject_id"].split("/")[:3]
         sample = {
             "sample_id": row["subject_id"],
             "video_id": video,
             "agent_id": agent,
             "frame_index": int(frame),
             "image": row["image"],
-            "bbox": row["body_box"],
+            "bbox": [None if math.isnan(value) else value for value in row["body_box"]],  # JSON has no NaN
             "bbox_format": "xyxy_0based_halfopen",
             "labels": row["labels"],
             "split": row["split"],
