@@ -15,6 +15,7 @@ from ccim_ray.datasets.confounded_scenes.defects import PLANTED_FILE
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import (
     Chunk,
+    claim_folder,
     finish_world,
     is_complete,
     planned_defects,
@@ -34,6 +35,7 @@ def render_world(settings: WorldSettings, root: Path, rates: Rates | None = None
     """
     if is_complete(settings, root, defect_rate):
         return
+    claim_folder(settings, root, defect_rate)
     chunks = world_plan(settings)
     rows_folder = root / ".rows"
     open_chunks = [chunk for chunk in chunks if not _rows_path(rows_folder, chunk).exists()]

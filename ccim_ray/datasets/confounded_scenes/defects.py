@@ -252,12 +252,12 @@ def _category(seat: _Seat) -> str:
 
 
 def _found(planted: Iterable[_Planted], settings: WorldSettings) -> dict[str, list[str]]:
-    """Where each kind is."""
-    found: dict[str, list[str]] = {}
+    """Where each kind is, those that are somewhere, in the order of the table above."""
+    found: dict[str, list[str]] = {kind: [] for known in _CORRUPTIONS[settings.like] for kind in known.found_as}
     for one in planted:
         for kind, where in one.corruption.found_as.items():
-            found.setdefault(kind, []).append(_found_at(where, one.seat, settings))
-    return found
+            found[kind].append(_found_at(where, one.seat, settings))
+    return {kind: where for kind, where in found.items() if where}
 
 
 def _found_at(where: str, seat: _Seat, settings: WorldSettings) -> str:

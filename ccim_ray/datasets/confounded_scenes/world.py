@@ -99,14 +99,46 @@ def planned_defects(settings: WorldSettings, defect_rate: float) -> DefectPlan:
     return plan_defects(settings, _draw(settings).names if defect_rate else {}, defect_rate)
 
 
+def claim_folder(settings: WorldSettings, root: Path, defect_rate: float = 0.0) -> DefectPlan:
+    """Make sure that only pictures of one world come to lie under ``root``; safe from several processes.
+
+    Returns the world's defects. Raises RequestError where ``root`` holds something else.
+    """
+    defects = planned_defects(settings, defect_rate)
+    if root.exists() and not root.is_dir():
+        raise RequestError(f"{root} is a file: name a folder to write the embedded world to")
+    # Listed before the markers are read: whatever another process wrote came after its own marker.
+    found = [entry.name for entry in root.iterdir() if not entry.name.startswith(".")] if root.is_dir() else []
+    markers = [name for name in (_COMPLETE, _UNFINISHED) if (root / name).is_file()]
+    for name in markers:
+        if (root / name).read_bytes() != _settings_bytes(settings):
+            raise RequestError(
+                f"{root / name} says that the folder holds an embedded world of other settings: name an empty"
+                " folder or remove this one"
+            )
+    planted = _content(root / PLANTED_FILE)
+    if planted != defects.record and (markers or planted is not None):
+        raise RequestError(
+            f"{root} holds an embedded world with {'other' if planted else 'no'} planted defects: name an empty folder,"
+            " remove this one, or give the --defects that it was made with"
+        )
+    if not markers:
+        others = sorted(set(found) - {PLANTED_FILE})
+        if others:
+            raise RequestError(f"{root} already holds {others[0]} and no embedded world: name an empty folder")
+        if defects.record is not None:
+            write_atomically(root / PLANTED_FILE, defects.record)  # first: who sees the other marker finds this one
+        write_atomically(root / _UNFINISHED, _settings_bytes(settings))
+    return defects
+
+
 def write_chunk(settings: WorldSettings, chunk: Chunk, root: Path, defect_rate: float = 0.0) -> list[PictureRow]:
     """Draw and write the pictures and depth maps of one chunk; returns the rows that finish_world needs.
 
     Raises RequestError where ``root`` already holds something else.
     """
     root = Path(root)
-    defects = planned_defects(settings, defect_rate)
-    _claim(settings, defects, root)
+    defects = claim_folder(settings, root, defect_rate)
     draw = _draw(settings)
     latents = draw.latents[chunk.split].rows(chunk.start, chunk.stop)
     oracle = oracle_probabilities(draw.model, latents)
@@ -152,8 +184,7 @@ def finish_world(settings: WorldSettings, rows: Iterable[PictureRow], root: Path
     Raises ValueError where rows are missing or doubled, RequestError where ``root`` holds something else.
     """
     root = Path(root)
-    defects = planned_defects(settings, defect_rate)
-    _claim(settings, defects, root)
+    defects = claim_folder(settings, root, defect_rate)
     splits = list(SPLIT_ENVIRONMENTS)
     ordered = sorted(rows, key=lambda row: (splits.index(row["split"]), row["index"]))
     expected = [(split, index) for split, count in settings.split_sizes().items() for index in range(count)]
@@ -194,34 +225,6 @@ def load_truth(root: Path) -> pa.Table:
             " jobs/make_confounded_scenes.py"
         )
     return pq.read_table(root / "truth.parquet", schema=TRUTH_SCHEMA)
-
-
-def _claim(settings: WorldSettings, defects: DefectPlan, root: Path) -> None:
-    """Make sure that only pictures of one world come to lie under ``root``; safe from several processes."""
-    if root.exists() and not root.is_dir():
-        raise RequestError(f"{root} is a file: name a folder to write the embedded world to")
-    # Listed before the markers are read: whatever another process wrote came after its own marker.
-    found = [entry.name for entry in root.iterdir() if not entry.name.startswith(".")] if root.is_dir() else []
-    markers = [name for name in (_COMPLETE, _UNFINISHED) if (root / name).is_file()]
-    for name in markers:
-        if (root / name).read_bytes() != _settings_bytes(settings):
-            raise RequestError(
-                f"{root / name} says that the folder holds an embedded world of other settings: name an empty"
-                " folder or remove this one"
-            )
-    planted = _content(root / PLANTED_FILE)
-    if planted != defects.record and (markers or planted is not None):
-        raise RequestError(
-            f"{root} holds an embedded world with {'other' if planted else 'no'} planted defects: name an empty folder,"
-            " remove this one, or give the --defects that it was made with"
-        )
-    if not markers:
-        others = sorted(set(found) - {PLANTED_FILE})
-        if others:
-            raise RequestError(f"{root} already holds {others[0]} and no embedded world: name an empty folder")
-        if defects.record is not None:
-            write_atomically(root / PLANTED_FILE, defects.record)  # first: who sees the other marker finds this one
-        write_atomically(root / _UNFINISHED, _settings_bytes(settings))
 
 
 def _content(path: Path) -> bytes | None:
