@@ -124,7 +124,7 @@ def make_plan(
     would be larger than the train split.
     """
     first = next(iter(settings.values()))
-    source = _source(first, storage, data_root, options)
+    source = data_source(first, storage, data_root, options)
     views: dict[str, PlannedView] = {}
     dictionaries: dict[str, PlannedDictionary] = {}
     trials = []
@@ -192,7 +192,8 @@ def trial_state(folder: Path) -> tuple[str, str | None]:
     return ("started", None) if (folder / "checkpoint.pt").exists() else ("new", None)
 
 
-def _source(experiment: Experiment, storage: Storage, data_root: Path | None, options: LoadOptions) -> DataSource:
+def data_source(experiment: Experiment, storage: Storage, data_root: Path | None, options: LoadOptions) -> DataSource:
+    """Where the dataset of an experiment lies. Raises RequestError where a real dataset was given no folder."""
     if experiment.world:
         key = short_digest({"world": experiment.world.model_dump(mode="json"), "version": STAGE_VERSIONS["world"]})
         return DataSource(experiment.dataset, storage.world(key), experiment.world, experiment.subject_limit)
