@@ -76,7 +76,7 @@ def write_contact_sheet(dataset: Dataset, damaged: frozenset[str], path: Path) -
     _draw_title(sheet, dataset)
     top = 74
     for split, subjects in sample.items():
-        total = sum(subject.split == split for subject in dataset.subjects)
+        total = sum(subject.split == split and subject.image not in damaged for subject in dataset.subjects)
         ImageDraw.Draw(sheet).text(
             (_GAP, top + 4), f"{split}: {len(subjects)} of {total} subjects", _TEXT, font=_font(18)
         )
