@@ -61,11 +61,12 @@ class DataSource:
 
 @dataclass(frozen=True)
 class PlannedView:
-    """One view of every subject, as a folder of shards."""
+    """One view of every subject, as a folder of shards; of ``subjects`` of them where not of all."""
 
     request: ViewRequest
     key: str
     folder: Path
+    subjects: int | None = None
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,10 @@ class Storage:
         """Folder of one sweep: its ledger, tables and figures."""
         return self.root / "sweeps" / sweep_id
 
+    def context_bias(self, key: str) -> Path:
+        """Folder of one measurement of context bias: its table, values and chart."""
+        return self.root / "context_bias" / key
+
     @property
     def rates(self) -> Path:
         """Measured speeds of the stages on this storage's machines, for ``--plan``."""

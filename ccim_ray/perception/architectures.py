@@ -81,25 +81,28 @@ View = Literal["context", "masked_context", "body"]
 
 @dataclass(frozen=True)
 class ViewRequest:
-    """One view of every subject, framed for ``arch``; with ``weights``, the features of that backbone.
+    """One view of every subject, framed for ``arch``; with ``weights``, what that backbone makes of it.
 
     Views: ``context`` is the whole image, ``masked_context`` the image with the subject's box in black (others
-    stay; section 3.3 of the paper), ``body`` the square crop around the subject's box.
+    stay; section 3.3 of the paper), ``body`` the square crop around the subject's box. Outputs: ``features`` (D,) of
+    the last pooling layer; ``scene`` (2,), the number of the head's most probable class and its probability.
     """
 
     view: View
     arch: str
     weights: str | None = None
+    output: Literal["features", "scene"] = "features"
 
     @property
     def suffix(self) -> str:
-        """Features are Parquet; pictures are Arrow, which can be memory-mapped."""
+        """Outputs of a backbone are Parquet; pictures are Arrow, which can be memory-mapped."""
         return ".parquet" if self.weights else ".arrow"
 
     @property
     def title(self) -> str:
         """As shown to a person."""
         source = f"{self.arch}/{self.weights}" if self.weights else f"{self.arch} pictures"
+        source += ", scene" if self.output == "scene" else ""
         return f"{self.view} ({source})"
 
 

@@ -1,6 +1,6 @@
-"""Views of a subject: what a network sees of an image, as pictures or as a backbone's features.
+"""Views of a subject: what a network sees of an image, as pictures or as what a backbone makes of them.
 
-Shape suffixes: S subjects, H height, W width, C colour, D feature.
+Shape suffixes: S subjects, H height, W width, C colour, D feature, K classes.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ class ViewMaker:
         self, root: Path, requests: Sequence[ViewRequest], weights_dir: Path | None, device: torch.device
     ) -> None:
         self._root, self._requests, self._device = root, tuple(requests), device
-        self._backbones: dict[tuple[str, str], Backbone] = {}
+        self._backbones: dict[tuple[str, str, str], Backbone] = {}
         for request in requests:
-            if request.weights and (request.arch, request.weights) not in self._backbones:
-                backbone = load_backbone(request.arch, request.weights, weights_dir).eval().to(device)
-                self._backbones[request.arch, request.weights] = backbone
+            key = (request.arch, request.weights or "", request.output)
+            if request.weights and key not in self._backbones:
+                keep_head = request.output == "scene"
+                backbone = load_backbone(request.arch, request.weights, weights_dir, keep_head=keep_head)
+                self._backbones[key] = backbone.eval().to(device)
 
     def make(
         self, subjects: Sequence[dict[str, Any]], wanted: Sequence[int]
@@ -79,12 +81,19 @@ class ViewMaker:
     def _rows(self, request: ViewRequest, pictures_SHWC: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         if request.weights is None:
             return pictures_SHWC
-        backbone = self._backbones[request.arch, request.weights]
-        features = []
+        backbone = self._backbones[request.arch, request.weights, request.output]
+        made = []
         for start in range(0, len(pictures_SHWC), FORWARD_BATCH):
-            batch = torch.from_numpy(pictures_SHWC[start : start + FORWARD_BATCH]).to(self._device)
-            features.append(backbone(backbone.normalise(batch)).float().cpu().numpy())
-        features_SD = np.concatenate(features)
-        if not np.isfinite(features_SD).all():
+            batch = backbone.normalise(torch.from_numpy(pictures_SHWC[start : start + FORWARD_BATCH]).to(self._device))
+            rows = _most_probable(backbone.outputs(batch)) if request.output == "scene" else backbone(batch)
+            made.append(rows.float().cpu().numpy())
+        rows_SD = np.concatenate(made)
+        if not np.isfinite(rows_SD).all():
             raise RequestError(f"{request.title}: the backbone returned a value that is not finite; check its weights")
-        return features_SD
+        return rows_SD
+
+
+def _most_probable(logits_SK: torch.Tensor) -> torch.Tensor:
+    """Index of the most probable class and its probability, (S, 2): float32 holds every index below 2^24."""
+    probability_S, class_S = logits_SK.float().softmax(1).max(1)
+    return torch.stack([class_S.float(), probability_S], 1)

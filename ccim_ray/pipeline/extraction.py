@@ -76,10 +76,12 @@ def extract_views(
             rates.record("extract/" + "/".join(next(iter(arches))), made, progress.seconds)
 
 
-def report_unusable(dataset: Dataset, reasons: Sequence[str | None]) -> dict[str, int]:
+def report_unusable(
+    dataset: Dataset, reasons: Sequence[str | None], needed: Sequence[str] = ("train", "val")
+) -> dict[str, int]:
     """Count, name and group the subjects whose image was unusable: dropping them may bias groups.
 
-    Returns counts by "split/category". Raises RequestError where train or val has no usable subject.
+    Returns counts by "split/category". Raises RequestError where a split that is needed has no usable subject.
     """
     by_group: Counter[str] = Counter()
     usable: Counter[str] = Counter()
@@ -96,7 +98,7 @@ def report_unusable(dataset: Dataset, reasons: Sequence[str | None]) -> dict[str
         for line in images[:5]:
             say(f"    {line}")
         say("    by group: " + ", ".join(f"{group} {count}" for group, count in sorted(by_group.items())))
-    for split in ("train", "val"):
+    for split in needed:
         if not usable[split]:
             first = f"; the first: {bad[0]}" if bad else ""
             raise RequestError(f"{dataset.root}: no usable image in the split {split!r}{first}")

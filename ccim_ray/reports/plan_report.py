@@ -43,14 +43,15 @@ def plan_rows(plan: Plan) -> list[PlanRow]:
             PlanRow("render", f"{world.images - to_render} pictures", f"{to_render}", "render", to_render, disk)
         )
     for view in plan.views:
-        shards = -(-subjects // SHARD_SUBJECTS)
+        rows_of_view = view.subjects or subjects
+        shards = -(-rows_of_view // SHARD_SUBJECTS)
         there = len(list(view.folder.glob(f"shard-*{view.request.suffix}")))
-        to_do = max(0, min(subjects, (shards - there) * SHARD_SUBJECTS))
+        to_do = max(0, min(rows_of_view, (shards - there) * SHARD_SUBJECTS))
         rate = f"extract/{view.request.arch}/{'features' if view.request.weights else 'pictures'}"
         rows.append(
             PlanRow(
                 f"extract {view.request.title}",
-                f"{subjects - to_do} subjects",
+                f"{rows_of_view - to_do} {'images' if view.request.output == 'scene' else 'subjects'}",
                 f"{to_do}",
                 rate,
                 to_do,
@@ -113,6 +114,8 @@ def plan_table(plan: Plan, storage: Storage, resources: TrialResources) -> Table
 
 
 def _bytes_of_a_row(view: PlannedView) -> float:
+    if view.request.output == "scene":
+        return 8
     arch = architecture(view.request.arch)
     return arch.feature_dim * 4 if view.request.weights else arch.input_size**2 * 3
 
