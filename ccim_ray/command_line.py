@@ -72,7 +72,8 @@ class CommonFlags(WorldFlags):
     """Flags of every job."""
 
     dataset: str = "confounded_scenes"
-    """confounded_scenes (the embedded world), emotic, caer_s or groupwalk (a manifest of frames; format unverified)."""
+    """confounded_scenes (the embedded world), emotic, caer_s or groupwalk (a manifest of videos or frames; format
+    unverified)."""
     data_root: _Folder = None
     """Folder of the downloaded dataset; the embedded world needs none."""
     split_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -80,6 +81,8 @@ class CommonFlags(WorldFlags):
     own split."""
     keep_overlap: bool = False
     """Keep EMOTIC's images that are in train and also in val; without it they are left out of train."""
+    frame_step: int = 1
+    """Use every so-many-th annotated frame of each agent of GroupWalk, from its first."""
     storage: _Text = None
     """Folder for everything a run leaves behind. Default: CCIM_RAY_STORAGE, else ./runs, or ~/ccim_ray_runs where
     the job was submitted to a cluster, whose working folder is thrown away."""
@@ -104,8 +107,12 @@ class CommonFlags(WorldFlags):
             raise RequestError(f"--split-file: the split of {self.dataset} stands in its own files; leave the flag out")
         if self.keep_overlap and self.dataset != "emotic":
             raise RequestError(f"--keep-overlap: {self.dataset} has no overlap of train and val; leave the flag out")
+        if self.frame_step != 1 and self.dataset != "groupwalk":
+            raise RequestError(f"--frame-step: {self.dataset} has no agents followed over frames; leave the flag out")
+        if self.frame_step < 1:
+            raise RequestError(f"--frame-step {self.frame_step}: give a whole number from 1")
         split_file = self.split_file.expanduser().absolute() if self.split_file else None
-        return LoadOptions(split_file=split_file, drop_overlap=not self.keep_overlap)
+        return LoadOptions(split_file=split_file, drop_overlap=not self.keep_overlap, frame_step=self.frame_step)
 
     def chosen_preset(self) -> Preset:
         """Raises RequestError for an unknown preset."""

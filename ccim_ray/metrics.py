@@ -3,18 +3,25 @@
 Scores may be logits or probabilities: every metric here depends on their order within a category (average
 precision) or within a subject (accuracy, recall) alone. Values are shares in [0, 1], not percent.
 
-Shape suffixes: S subjects, K categories.
+Shape suffixes: S subjects, A agents (each seen in several frames, a subject each), K categories.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.floating]
+
+SECONDARY_METRICS = ("mAP_11_point", "mAP_agent")
+"""What is told beside mAP, where it can be: the other definition of AP, and AP over agents."""
+
+CHANCE_RANKS = 1_000_000
+"""Ranks drawn, in 200 to 20,000 random orders, for the chance of 11-point AP: its error stays near 0.001."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +63,64 @@ def evaluate(scores_SK: Array, targets_SK: Array, categories: Sequence[str], mul
     }
 
 
-def chance(targets_SK: Array, categories: Sequence[str], multi_label: bool) -> dict[str, float]:
+def evaluate_agents(
+    probabilities_SK: Array, targets_SK: Array, agents_S: npt.NDArray[np.str_], categories: Sequence[str]
+) -> dict[str, float]:
+    """Average precision over agents, as EmotiCon scores people who are followed through a video.
+
+    An agent's score is the mean of its frames' probabilities; its labels are those that any of its frames has.
+
+    Args:
+        probabilities_SK: in [0, 1]; the mean of logits would be another score.
+        targets_SK: 0 or 1.
+        agents_S: agent of each row.
+        categories: K names.
+
+    Returns:
+        "mAP_agent" and "AP_agent/<category>", without the categories that no agent has.
+
+    Raises ValueError as ``evaluate`` does, and for values that are no probabilities.
+    """
+    _check(probabilities_SK, targets_SK, categories, multi_label=True)
+    low, high = probabilities_SK.min(), probabilities_SK.max()
+    if low < 0 or high > 1:
+        raise ValueError(f"values from {low:.3g} to {high:.3g} are no probabilities; apply the sigmoid to logits")
+    scores_AK, targets_AK = _over_agents(probabilities_SK, agents_S), _agent_targets(targets_SK, agents_S)
+    precisions = {k: average_precision(scores_AK[:, k], targets_AK[:, k]) for k in _defined(targets_AK)}
+    return {
+        "mAP_agent": float(np.mean(list(precisions.values()))),
+        **{f"AP_agent/{categories[k]}": value for k, value in precisions.items()},
+    }
+
+
+def chance(
+    targets_SK: Array, categories: Sequence[str], multi_label: bool, agents_S: npt.NDArray[np.str_] | None = None
+) -> dict[str, float]:
     """What a model that has not looked at the picture gets on these subjects.
 
     Multi-label: "AP/<category>" is the category's prevalence, which is the average precision of random scores
-    in the limit of many subjects, and "mAP" their mean over categories that have a positive. Single-label:
-    "accuracy" is the share of the most frequent category and "accuracy_uniform" is 1/K.
+    in the limit of many subjects, and "mAP" their mean over categories that have a positive. "mAP_11_point" is
+    simulated: its mean over random orders, drawn with seed 0. Agents are few, so "AP_agent/<category>" is the exact
+    expectation over random orders, and "mAP_agent" the mean. Single-label: "accuracy" is the share of the most
+    frequent category and "accuracy_uniform" is 1/K.
     """
     _check(targets_SK, targets_SK, categories, multi_label)
     prevalence_K = targets_SK.mean(0, dtype=np.float64)
     if not multi_label:
         return {"accuracy": float(prevalence_K.max()), "accuracy_uniform": 1 / len(categories)}
     defined = _defined(targets_SK)
-    return {
+    eleven_point = [_chance_of_eleven_points(len(targets_SK), int(targets_SK[:, k].sum())) for k in defined]
+    found = {
         "mAP": float(prevalence_K[defined].mean()),
+        "mAP_11_point": float(np.mean(eleven_point)),
         **{f"AP/{categories[k]}": float(prevalence_K[k]) for k in defined},
     }
+    if agents_S is not None:
+        targets_AK = _agent_targets(targets_SK, agents_S)
+        of_agents = {k: _expected_average_precision(len(targets_AK), int(targets_AK[:, k].sum())) for k in defined}
+        found["mAP_agent"] = float(np.mean(list(of_agents.values())))
+        found |= {f"AP_agent/{categories[k]}": value for k, value in of_agents.items()}
+    return found
 
 
 def by_group(
@@ -132,6 +181,44 @@ def eleven_point_average_precision(scores_S: Array, targets_S: Array) -> float:
     # The last point, precision 1 at recall 0, is scikit-learn's convention for plots and no threshold's.
     precision, hits = precision[:-1], hits[:-1]
     return float(np.mean([precision[10 * hits >= tenths * positives].max() for tenths in range(11)]))
+
+
+def _expected_average_precision(subjects: int, positives: int) -> float:
+    """Mean of the average precision over all orders of so many subjects; above the prevalence where they are few.
+
+    A positive at rank r has, of the r - 1 subjects before it, the share (P - 1) / (S - 1) of positives.
+    """
+    share = (positives - 1) / (subjects - 1) if subjects > 1 else 0.0
+    ranks_S = np.arange(1, subjects + 1)
+    return float(np.mean((1 + (ranks_S - 1) * share) / ranks_S))
+
+
+@lru_cache(maxsize=1024)
+def _chance_of_eleven_points(subjects: int, positives: int) -> float:
+    """Mean of the 11-point average precision over random orders, whose number CHANCE_RANKS sets."""
+    generator = np.random.default_rng(0)
+    hits_P = np.arange(1, positives + 1)
+    # Of the hits from which a tenth of recall is reached, the first: ceil(tenths * P / 10), and at least one.
+    first_of_recall = np.maximum(1, -(-np.arange(11) * positives // 10)) - 1
+    values = []
+    for _ in range(min(20_000, max(200, CHANCE_RANKS // subjects))):
+        ranks_P = np.sort(generator.permutation(subjects)[:positives]) + 1
+        best_P = np.maximum.accumulate((hits_P / ranks_P)[::-1])[::-1]
+        values.append(best_P[first_of_recall].mean())
+    return float(np.mean(values))
+
+
+def _over_agents(values_SK: Array, agents_S: npt.NDArray[np.str_]) -> Array:
+    """Means (A, K) over the rows of each agent."""
+    _, agent_S, frames_A = np.unique(agents_S, return_inverse=True, return_counts=True)
+    sums_AK = np.zeros((len(frames_A), values_SK.shape[1]))
+    np.add.at(sums_AK, agent_S, values_SK)
+    return np.asarray(sums_AK / frames_A[:, None])
+
+
+def _agent_targets(targets_SK: Array, agents_S: npt.NDArray[np.str_]) -> Array:
+    """Labels (A, K) that any frame of an agent has."""
+    return np.asarray(_over_agents(targets_SK, agents_S) > 0, np.float32)
 
 
 def _accuracy(scores_SK: Array, targets_SK: Array) -> float:

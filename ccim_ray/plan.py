@@ -106,6 +106,7 @@ class Plan:
 
     source: DataSource
     subjects: Path
+    frames: Path
     views: tuple[PlannedView, ...]
     dictionaries: tuple[PlannedDictionary, ...]
     trials: tuple[PlannedTrial, ...]
@@ -168,7 +169,7 @@ def make_plan(
             state, reason = trial_state(storage.trial(signature))
             trials.append(PlannedTrial(name, trial, state, reason))
     _check_sizes(source, dictionaries.values())
-    return Plan(source, subjects, tuple(views.values()), tuple(dictionaries.values()), tuple(trials))
+    return Plan(source, subjects, storage.frames, tuple(views.values()), tuple(dictionaries.values()), tuple(trials))
 
 
 def _check_sizes(source: DataSource, dictionaries: Iterable[PlannedDictionary]) -> None:

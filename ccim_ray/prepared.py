@@ -18,7 +18,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from ccim_ray.datasets.dataset import Dataset, split_rank
-from ccim_ray.datasets.subject import subjects_from_table, subjects_to_table
+from ccim_ray.datasets.subject import agents_of, subjects_from_table, subjects_to_table
 from ccim_ray.errors import RequestError
 from ccim_ray.storage import atomic_path
 
@@ -67,13 +67,14 @@ class ViewRows:
 
 @dataclass(frozen=True)
 class SubjectIndex:
-    """Splits and labels of a dataset's subjects, as trials need them."""
+    """Splits and labels of a dataset's subjects, as trials need them; agents as ``agents_of`` gives them."""
 
     subject_ids: tuple[str, ...]
     splits: npt.NDArray[np.str_]
     targets: npt.NDArray[np.float32]
     categories: tuple[str, ...]
     multi_label: bool
+    agents: npt.NDArray[np.str_] | None = None
 
     @property
     def metric(self) -> str:
@@ -115,6 +116,7 @@ def read_subject_index(path: Path) -> SubjectIndex:
         targets=targets_SK,
         categories=categories,
         multi_label=facts["multi_label"],
+        agents=agents_of(subjects),
     )
 
 

@@ -144,7 +144,7 @@ class Recorder:
     def _log_artifacts(self, run: TrialRun, planned: PlannedTrial, folder: Path) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             figures, model = Path(temporary) / "figures", Path(temporary) / "model"
-            draw_trial_figures(folder, figures)
+            draw_trial_figures(folder, figures, self.tags.get("ccim.note", ""))
             self.tracker.log_artifacts(run.run_id, [figures], "figures")
             config = [folder / "experiment.json"]
             self.tracker.log_artifacts(run.run_id, config, "config")

@@ -11,11 +11,15 @@ import numpy as np
 
 from ccim_ray.datasets.confounded_scenes.world import load_truth
 from ccim_ray.datasets.dataset import Dataset
-from ccim_ray.metrics import chance, evaluate
+from ccim_ray.datasets.subject import agents_of
+from ccim_ray.metrics import chance, evaluate, evaluate_agents
 from ccim_ray.plan import PlannedTrial
 from ccim_ray.reports.tables import ResultRow, build_rows, constant_row
 from ccim_ray.storage import read_json, write_json
 from ccim_ray.trial_folder import read_result
+
+ORACLES = {"Bayes oracle P(Y|X)": "oracle_observational", "Bayes oracle P(Y|do(X))": "oracle_do"}
+"""Setting -> its column of the embedded world's truth."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,18 @@ def collect(entries: Sequence[LedgerEntry]) -> dict[str, dict[int, dict[str, flo
     return results
 
 
+def reported_metrics(dataset: Dataset) -> tuple[str, ...]:
+    """The paper's metric, then for several labels 11-point mAP, and where people are followed the mAP of agents."""
+    if not dataset.multi_label:
+        return (dataset.metric,)
+    return (dataset.metric, "mAP_11_point", *(("mAP_agent",) if agents_of(dataset.subjects) is not None else ()))
+
+
+def notes_of(dataset: Dataset) -> tuple[str, ...]:
+    """What has to stand wherever these results stand; mostly nothing."""
+    return (f"{dataset.name}: {dataset.note}",) if dataset.note else ()
+
+
 def reference_rows(dataset: Dataset, baseline: str) -> list[ResultRow]:
     """Constants that no training changes: chance, and on the embedded world the Bayes oracles.
 
@@ -70,21 +86,23 @@ def reference_rows(dataset: Dataset, baseline: str) -> list[ResultRow]:
     P(Y|X) also knows how emotions and scenes go together in biased data, P(Y|do(X)) is without that knowledge.
     """
     rows = []
+    agents_S = agents_of(dataset.subjects)
     for split in dataset.test_splits:
         of_split = np.array([subject.split == split for subject in dataset.subjects])
         targets_SK = dataset.targets[of_split]
-        by_chance = chance(targets_SK, dataset.categories, dataset.multi_label)[dataset.metric]
-        rows.append(constant_row(dataset.name, baseline, "chance", f"{split}/{dataset.metric}", by_chance))
-        if dataset.name != "confounded_scenes":
-            continue
+        agents = None if agents_S is None else agents_S[of_split]
+        found = {"chance": chance(targets_SK, dataset.categories, dataset.multi_label, agents)}
         ids = [subject.subject_id for subject, here in zip(dataset.subjects, of_split, strict=True) if here]
-        for setting, column in (
-            ("Bayes oracle P(Y|X)", "oracle_observational"),
-            ("Bayes oracle P(Y|do(X))", "oracle_do"),
-        ):
+        for setting, column in ORACLES.items() if dataset.name == "confounded_scenes" else ():
             scores_SK = _truth_column(dataset.root, column, ids)
-            value = evaluate(scores_SK, targets_SK, dataset.categories, dataset.multi_label)[dataset.metric]
-            rows.append(constant_row(dataset.name, baseline, setting, f"{split}/{dataset.metric}", value))
+            found[setting] = evaluate(scores_SK, targets_SK, dataset.categories, dataset.multi_label)
+            if agents is not None:
+                found[setting] |= evaluate_agents(scores_SK, targets_SK, agents, dataset.categories)
+        rows += [
+            constant_row(dataset.name, baseline, setting, f"{split}/{metric}", values[metric])
+            for setting, values in found.items()
+            for metric in reported_metrics(dataset)
+        ]
     return rows
 
 
@@ -95,8 +113,8 @@ def measured_rows(
     reference: str,
     published: Mapping[tuple[str, str], float],
 ) -> list[ResultRow]:
-    """Rows of every setting on every test split."""
-    metrics = [f"{split}/{dataset.metric}" for split in dataset.test_splits]
+    """Rows of every setting on every test split, those of the paper's metric first."""
+    metrics = [f"{split}/{metric}" for metric in reported_metrics(dataset) for split in dataset.test_splits]
     return build_rows(dataset.name, baseline, results, metrics, reference, published)
 
 

@@ -82,6 +82,11 @@ class Storage:
         """Pictures and annotations of one embedded world."""
         return self.root / "worlds" / key
 
+    @property
+    def frames(self) -> Path:
+        """Frames decoded from videos: the root that the images of such a dataset are relative to."""
+        return self.root / "derived" / "frames"
+
     def subjects(self, key: str) -> Path:
         """The subject table of one dataset as it was read."""
         return self.root / "derived" / "subjects" / f"{key}.parquet"

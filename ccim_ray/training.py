@@ -29,7 +29,7 @@ from ccim_ray.checkpoint import (
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.journal import Journal
-from ccim_ray.metrics import evaluate
+from ccim_ray.metrics import evaluate, evaluate_agents
 from ccim_ray.prepared import TrialInputs
 from ccim_ray.recogniser import Recogniser
 from ccim_ray.trial_folder import Metrics, TrialResult
@@ -199,7 +199,11 @@ def _score_split(
     scores_SK = score_rows(recogniser, inputs, rows, device)
     if len(rows) == 0 or not np.isfinite(scores_SK).all():
         return torch.from_numpy(scores_SK), {}
-    values = evaluate(scores_SK, inputs.index.targets[rows], inputs.index.categories, inputs.index.multi_label)
+    index = inputs.index
+    values = evaluate(scores_SK, index.targets[rows], index.categories, index.multi_label)
+    if index.multi_label and index.agents is not None:
+        probabilities_SK = torch.from_numpy(scores_SK).double().sigmoid().numpy()
+        values |= evaluate_agents(probabilities_SK, index.targets[rows], index.agents[rows], index.categories)
     return torch.from_numpy(scores_SK), {f"{split}/{name}": value for name, value in values.items()}
 
 

@@ -24,11 +24,13 @@ class LoadOptions:
         drop_overlap: EMOTIC: leave an image that is in train and also in val out of train.
         keep_unlocated: CAER-S: keep a person without any box for a detector to find: ``box_source`` is then
             UNLOCATED and ``body_box`` the whole picture. Otherwise they are counted and left out.
+        frame_step: GroupWalk: use every so-many-th annotated frame of each agent, from its first.
     """
 
     split_file: Path | None = None
     drop_overlap: bool = True
     keep_unlocated: bool = False
+    frame_step: int = 1
 
 
 AS_PUBLISHED = LoadOptions()
@@ -66,6 +68,8 @@ class Dataset:
         defects: what was left out or repaired.
         annotation_digest: sha256 of the annotation files that were read.
         note: what everyone who uses the data must be told, such as "format unverified"; mostly empty.
+        videos: where images are frames of videos that are decoded while preparing: the folder of a video's frames,
+            relative like ``Subject.image``, to the video file, relative to the root. Empty for pictures on disk.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Dataset:
     defects: Defects
     annotation_digest: str
     note: str = ""
+    videos: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -126,7 +131,10 @@ class Dataset:
         }
         digest.update(json.dumps(head, sort_keys=True).encode())
         for subject in self.subjects:
-            digest.update(json.dumps(asdict(subject), sort_keys=True).encode())
+            record = asdict(subject)
+            if subject.agent is None:
+                del record["agent"]  # a field that came later: without it, older fingerprints stay what they were
+            digest.update(json.dumps(record, sort_keys=True).encode())
             try:
                 size = (self.root / subject.image).stat().st_size
             except OSError:

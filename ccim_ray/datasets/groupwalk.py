@@ -1,97 +1,77 @@
 """GroupWalk: people walking before fixed cameras, with four emotions (paper 4.1). Format unverified.
 
 No file of the published dataset was at hand, so its own format is not read. What is read is a manifest in JSON
-Lines, which a short script can make from any annotation, and frames extracted beforehand::
+Lines, which a short script can make from any annotation, beside the videos or frames extracted from them::
 
-    <root>/manifest.jsonl    one line for each agent in each frame
-    <root>/<image>           a frame, where the manifest says
+    <root>/manifest.jsonl      one line for each agent in each frame
+    <root>/<video_file>        a video, where the manifest says; or
+    <root>/<image>             a frame
 
-A line is an object with all of these fields; others are passed over::
+A line is an object with these fields; others are passed over::
 
     sample_id    unique text, such as "<video>/<agent>/<frame>"
     video_id     text; a video is in one split
     agent_id     text, unique within the video
-    frame_index  whole number from 0
-    image        path relative to the root, with forward slashes
-    bbox         [x1, y1, x2, y2] in pixels
+    frame_index  whole number from 0, in presentation order
+    image        path relative to the root, with forward slashes; null or left out where video_file is given
+    video_file   path likewise, the same on all lines of a video; null or left out where image is given
+    bbox         [x1, y1, x2, y2] in pixels, as coded: no rotation is applied
     bbox_format  "xyxy_0based_halfopen"
     labels       list of Angry, Happy, Neutral, Sad; several may hold
-    split        "train", "val" or "test", or the embedded world's "test_id", "test_do", "test_anti"
+    split        "train", "val" or "test", or the embedded world's "test_id", "test_do", "test_anti"; without it,
+                 or where all is train, 15 % of the videos are drawn for test
     setting      text or null
     box_source   "annotation", or "detector:<name>@<version>"
+
+Frames of videos are decoded while preparing, and lie under the storage (``video_frames``).
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from ccim_ray.datasets.annotation_files import (
-    SPLIT_NAMES,
-    digest_files,
-    read_text,
-    relative_path,
-    require_all_inside,
-)
+from ccim_ray.datasets.annotation_files import digest_files, require_all_inside
 from ccim_ray.datasets.dataset import AS_PUBLISHED, Dataset, Defects, LoadOptions
+from ccim_ray.datasets.groupwalk_manifest import CATEGORIES, ManifestRow, read_manifest, split_of_videos
 from ccim_ray.datasets.images import UnreadableImage, read_sizes
 from ccim_ray.datasets.subject import Box, Subject, clip_box
+from ccim_ray.datasets.video_frames import frame_path, frames_folder
+from ccim_ray.datasets.videos import BEYOND_THE_END, UnreadableVideo, VideoHeader, read_header
 from ccim_ray.errors import RequestError
 
-CATEGORIES = ("Angry", "Happy", "Neutral", "Sad")
 MANIFEST_FILE = "manifest.jsonl"
-BOX_FORMAT = "xyxy_0based_halfopen"
 NOTE = "format unverified"
 
-VAL_SHARE = 0.1
-"""Share of all videos that becomes val where the manifest has none; they are taken from train."""
-VAL_SEED = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    source: str  # file and line
-    sample_id: str
-    video: str
-    agent: str
-    frame: int
-    image: str
-    box: Box  # as written
-    labels: tuple[str, ...]
-    split: str
-    scene: str | None
-    box_source: str
+Picture = tuple[str, int, int]
+"""Path relative to the dataset's root, width and height."""
 
 
 def load_groupwalk(root: Path, options: LoadOptions = AS_PUBLISHED) -> Dataset:
-    """Read the manifest, one subject a line: ``subject_id`` is its sample_id.
+    """Read the manifest, one subject a line: ``subject_id`` is its sample_id, ``agent`` its video and agent.
 
-    Split: the manifest's. Where it has no val, whole videos of train, drawn with VAL_SEED, become val.
+    Split: the manifest's. Where it has no test or no val, whole videos of train, drawn with a seed, take their
+    place. Of videos the headers are read; ``Dataset.videos`` says where their frames will lie.
 
     Raises:
-        RequestError: the manifest is missing, empty or malformed, a sample_id is listed twice, a video is in two
-            splits, an image in two videos or outside the data root, or no subject can be used.
+        RequestError: the manifest is missing, empty, malformed or contradicts itself, a file lies outside the data
+            root, or no subject can be used.
     """
     root = root.resolve()
     path = root / MANIFEST_FILE
     if not path.is_file():
         raise RequestError(f"{path}: no such file; --data-root must name the folder that holds {MANIFEST_FILE}")
-    rows = list(_read_rows(path))
-    if not rows:
-        raise RequestError(f"{path}: no line in it; write one JSON object for each agent in each frame")
-    _require_consistent(rows)
-    split_of = _splits(rows, path)
+    rows = read_manifest(path)
     defects = Defects()
-    subjects = _subjects(rows, split_of, _sizes(root, rows, path, defects), defects)
+    split_of = split_of_videos(rows, path, defects)
+    used, rows = _sampled(rows, options.frame_step)
+    headers = _headers(root, rows, path, defects)
+    pictures = _frames(rows, headers, defects) if rows[0].video_file else _images(root, rows, path, defects)
+    subjects = _subjects(rows, used, split_of, pictures, defects)
     if not subjects:
         found = ", ".join(f"{count} x {kind}" for kind, count in defects.counts.items())
-        raise RequestError(f"{path}: no usable subject on its {len(rows)} lines ({found}); check the frames' folder")
+        raise RequestError(f"{path}: no usable subject on its {len(rows)} lines ({found}); check the files it names")
+    _count_differing_labels(subjects, defects)
     return Dataset(
         name="groupwalk",
         root=root,
@@ -101,162 +81,62 @@ def load_groupwalk(root: Path, options: LoadOptions = AS_PUBLISHED) -> Dataset:
         defects=defects,
         annotation_digest=digest_files(root, [path]),
         note=NOTE,
+        videos={frames_folder(video, header): video for video, header in headers.items()},
     )
 
 
-def _read_rows(path: Path) -> Iterator[_Row]:
-    # Only a line feed ends a line: text in JSON may hold the other characters at which splitlines() cuts.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
+def _sampled(rows: Sequence[ManifestRow], step: int) -> tuple[set[str], list[ManifestRow]]:
+    """Ids of the rows to use, every ``step``-th labelled one of each agent; and all rows in their frames."""
+    if step == 1:
+        return {row.sample_id for row in rows}, list(rows)
+    of_agent: dict[tuple[str, str], list[ManifestRow]] = {}
+    for row in rows:
+        if row.labels:
+            of_agent.setdefault((row.video, row.agent), []).append(row)
+    used = [row for of_one in of_agent.values() for row in sorted(of_one, key=lambda row: row.frame)[::step]]
+    frames = {_frame_of(row) for row in used}
+    return {row.sample_id for row in used}, [row for row in rows if _frame_of(row) in frames]
+
+
+def _frame_of(row: ManifestRow) -> tuple[str, int]:
+    """What two agents share who are seen together."""
+    return (row.image, 0) if row.image else (row.video, row.frame)
+
+
+def _headers(root: Path, rows: Sequence[ManifestRow], path: Path, defects: Defects) -> dict[str, VideoHeader]:
+    """Header of each video file that can be read; the others are counted."""
+    videos = list(dict.fromkeys(row.video_file for row in rows if row.video_file))
+    require_all_inside(root, [root / video for video in videos], str(path))
+    headers = {}
+    for video in videos:
+        try:
+            headers[video] = read_header(root / video)
+        except UnreadableVideo as failure:
+            defects.add(failure.reason, video)
+    return headers
+
+
+def _frames(rows: Sequence[ManifestRow], headers: dict[str, VideoHeader], defects: Defects) -> dict[str, Picture]:
+    """By sample_id the frame that each row is seen in, as far as the headers know."""
+    pictures = {}
+    beyond = set()
+    for row in rows:
+        header = headers.get(row.video_file or "")
+        if header is None:
             continue
-        source = f"{path} line {number}"
-        try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"{source}: not JSON ({error}); write one whole object a line") from error
-        if not isinstance(fields, dict):
-            raise RequestError(f"{source}: {_shown(fields)} found, one JSON object a line expected")
-        yield _Fields(fields, source).row()
+        if header.frames is not None and row.frame >= header.frames:
+            beyond.add(f"{row.video_file} frame {row.frame}")
+        else:
+            name = frame_path(frames_folder(str(row.video_file), header), row.frame)
+            pictures[row.sample_id] = (name, header.width, header.height)
+    for where in sorted(beyond):
+        defects.add(BEYOND_THE_END, where)
+    return pictures
 
 
-@dataclass(frozen=True, slots=True)
-class _Fields:
-    """The fields of one line, each read with the type that it must have."""
-
-    values: Mapping[str, Any]
-    source: str
-
-    def row(self) -> _Row:
-        self._one_of("bbox_format", (BOX_FORMAT,))
-        return _Row(
-            source=self.source,
-            sample_id=self._text("sample_id"),
-            video=self._text("video_id"),
-            agent=self._text("agent_id"),
-            frame=self._frame(),
-            image=relative_path(self._text("image"), f"{self.source}: field 'image'"),
-            box=self._box(),
-            labels=self._labels(),
-            split=self._one_of("split", SPLIT_NAMES),
-            scene=None if self._value("setting") is None else self._text("setting"),
-            box_source=self._text("box_source"),
-        )
-
-    def _value(self, name: str) -> Any:
-        if name not in self.values:
-            raise RequestError(f"{self.source}: field {name!r} is missing; each line needs it")
-        return self.values[name]
-
-    def _refused(self, name: str, expected: str) -> RequestError:
-        return RequestError(f"{self.source}: field {name!r} is {_shown(self.values[name])}; give {expected}")
-
-    def _text(self, name: str) -> str:
-        value = self._value(name)
-        if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
-            raise self._refused(name, "a text that is not empty")
-        return value
-
-    def _one_of(self, name: str, known: Sequence[str]) -> str:
-        value = self._value(name)
-        if value not in known:
-            raise self._refused(name, " or ".join(known))
-        return str(value)
-
-    def _frame(self) -> int:
-        value = self._value("frame_index")
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-            raise self._refused("frame_index", "a whole number from 0")
-        return value
-
-    def _box(self) -> Box:
-        value = self._value("bbox")
-        try:
-            x1, y1, x2, y2 = (_number(item) for item in value)
-        except (TypeError, ValueError, OverflowError):
-            raise self._refused("bbox", "four numbers [x1, y1, x2, y2]") from None
-        return x1, y1, x2, y2
-
-    def _labels(self) -> tuple[str, ...]:
-        value = self._value("labels")
-        written = [] if value is None else value
-        if not isinstance(written, list):
-            raise self._refused("labels", f"a list of {', '.join(CATEGORIES)}")
-        for label in written:
-            if label not in CATEGORIES:
-                raise RequestError(
-                    f"{self.source}: field 'labels' has the unknown label {_shown(label)}; "
-                    f"GroupWalk has {', '.join(CATEGORIES)}"
-                )
-        return tuple(name for name in CATEGORIES if name in written)
-
-
-def _number(value: Any) -> float:
-    if value is None:  # what programs write that keep to JSON, which has no NaN
-        return math.nan
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(value)
-    return float(value)
-
-
-def _is_unicode(text: str) -> bool:
-    """JSON can name half a surrogate pair, which no file name and no Arrow string can hold."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _shown(value: Any) -> str:
-    """What was found, short enough for one line, as JSON and hence in ASCII."""
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _require_consistent(rows: Sequence[_Row]) -> None:
-    first_of: dict[str, _Row] = {}
-    first_in: dict[str, _Row] = {}
-    for row in rows:
-        first = first_of.setdefault(row.sample_id, row)
-        if first is not row:
-            raise RequestError(f"{row.source}: sample_id {row.sample_id!r} again, after {first.source}; keep one")
-        other = first_in.setdefault(row.image, row)
-        if other.video != row.video:
-            raise RequestError(
-                f"{row.source}: {row.image} is a frame of video {row.video!r}, and of {other.video!r} in "
-                f"{other.source}; an image belongs to one video"
-            )
-
-
-def _splits(rows: Sequence[_Row], path: Path) -> dict[str, str]:
-    """Split of each video."""
-    first_of: dict[str, _Row] = {}
-    for row in rows:
-        first = first_of.setdefault(row.video, row)
-        if first.split != row.split:
-            raise RequestError(
-                f"{row.source}: video {row.video!r} is in split {row.split}, and in {first.split} in "
-                f"{first.source}; a video belongs to one split"
-            )
-    split_of = {video: first.split for video, first in first_of.items()}
-    if "val" not in split_of.values():
-        for video in _drawn_for_val(rows, split_of, path):
-            split_of[video] = "val"
-    return split_of
-
-
-def _drawn_for_val(rows: Sequence[_Row], split_of: Mapping[str, str], path: Path) -> list[str]:
-    """Videos of train to validate on, by the annotation alone: a frame that cannot be read moves no video."""
-    train = sorted({row.video for row in rows if row.labels and split_of[row.video] == "train"})
-    if len(train) < 2:
-        raise RequestError(
-            f"{path}: no video has split val, and {len(train)} labelled in train are too few to take one from; "
-            "give some videos the split val"
-        )
-    wanted = max(1, round(VAL_SHARE * len(split_of)))
-    shuffled = np.random.default_rng(VAL_SEED).permutation(len(train))
-    return [train[index] for index in shuffled[: min(wanted, len(train) - 1)]]
-
-
-def _sizes(root: Path, rows: Sequence[_Row], path: Path, defects: Defects) -> dict[str, tuple[int, int]]:
-    """Width and height of each image that can be read; the others are counted."""
-    images = list(dict.fromkeys(row.image for row in rows))
+def _images(root: Path, rows: Sequence[ManifestRow], path: Path, defects: Defects) -> dict[str, Picture]:
+    """By sample_id the image that each row is seen in; those that cannot be read are counted once each."""
+    images = list(dict.fromkeys(row.image for row in rows if row.image))
     files = [root / image for image in images]
     require_all_inside(root, files, str(path))
     size_of = {}
@@ -265,52 +145,66 @@ def _sizes(root: Path, rows: Sequence[_Row], path: Path, defects: Defects) -> di
             defects.add(size.reason, image)
         else:
             size_of[image] = size
-    return size_of
+    return {row.sample_id: (row.image, *size_of[row.image]) for row in rows if row.image in size_of}
 
 
 def _subjects(
-    rows: Sequence[_Row],
-    split_of: Mapping[str, str],
-    size_of: Mapping[str, tuple[int, int]],
+    rows: Sequence[ManifestRow],
+    used: set[str],
+    split_of: dict[str, str],
+    pictures: dict[str, Picture],
     defects: Defects,
 ) -> tuple[Subject, ...]:
-    readable = [row for row in rows if row.image in size_of]
-    boxes = [_clipped(row, size_of[row.image], defects) for row in readable]
+    readable = [row for row in rows if row.sample_id in pictures]
+    boxes = [_clipped(row, pictures[row.sample_id], defects) for row in readable]
     people_of: dict[str, list[tuple[str, Box | None]]] = {}
     for row, box in zip(readable, boxes, strict=True):
-        people = people_of.setdefault(row.image, [])
+        people = people_of.setdefault(pictures[row.sample_id][0], [])
         if any(agent == row.agent for agent, _ in people):
             defects.add("agent twice in an image: both kept", row.sample_id)
         people.append((row.agent, box))
     for row in rows:
         if not row.labels:
             defects.add("agent without labels", row.sample_id)
-    return tuple(
-        Subject(
+    found = []
+    for row, box in zip(readable, boxes, strict=True):
+        if box is None or not row.labels or row.sample_id not in used:
+            continue
+        image, width, height = pictures[row.sample_id]
+        others = (other for agent, other in people_of[image] if agent != row.agent and other is not None)
+        subject = Subject(
             subject_id=row.sample_id,
-            image=row.image,
-            width=size_of[row.image][0],
-            height=size_of[row.image][1],
+            image=image,
+            width=width,
+            height=height,
             split=split_of[row.video],
             body_box=box,
-            other_boxes=tuple(
-                other for agent, other in people_of[row.image] if agent != row.agent and other is not None
-            ),
+            other_boxes=tuple(others),
             labels=row.labels,
             scene=row.scene,
             video=row.video,
             frame=row.frame,
+            agent=f"{row.video}/{row.agent}",
             box_source=row.box_source,
         )
-        for row, box in zip(readable, boxes, strict=True)
-        if box is not None and row.labels
-    )
+        found.append(subject)
+    return tuple(found)
 
 
-def _clipped(row: _Row, size: tuple[int, int], defects: Defects) -> Box | None:
-    clipped = clip_box(row.box, *size)
+def _clipped(row: ManifestRow, picture: Picture, defects: Defects) -> Box | None:
+    clipped = clip_box(row.box, *picture[1:])
     if clipped is None:
         defects.add("body box that holds no pixel of the image", row.sample_id)
     elif clipped != row.box:
         defects.add("body box that leaves the image: clipped", row.sample_id)
     return clipped
+
+
+def _count_differing_labels(subjects: Sequence[Subject], defects: Defects) -> None:
+    """An agent is scored for every label that one of its frames has; where frames differ, that must be known."""
+    labels_of: dict[str, set[tuple[str, ...]]] = {}
+    for subject in subjects:
+        labels_of.setdefault(subject.agent or "", set()).add(subject.labels)
+    for agent, found in labels_of.items():
+        if len(found) > 1:
+            defects.add("agent whose labels differ between frames: united where agents are scored", agent)

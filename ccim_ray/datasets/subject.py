@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 Box = tuple[float, float, float, float]
@@ -29,6 +31,7 @@ SUBJECT_SCHEMA = pa.schema(
         pa.field("scene", pa.string()),
         pa.field("video", pa.string()),
         pa.field("frame", pa.int64()),
+        pa.field("agent", pa.string()),
         pa.field("box_source", pa.string(), nullable=False),
     ]
 )
@@ -50,6 +53,7 @@ class Subject:
         depth: path of a depth picture relative to the root, where there is one.
         labels: names of the categories that hold; one for single-label datasets.
         scene, video, frame: where known.
+        agent: "<video>/<agent>", where one person is followed through a video: the same in all of its frames.
         box_source: where body_box comes from: "annotation", "user", "face", or a detector's name.
     """
 
@@ -68,6 +72,7 @@ class Subject:
     scene: str | None = None
     video: str | None = None
     frame: int | None = None
+    agent: str | None = None
 
 
 def clip_box(box: Iterable[float], width: int, height: int) -> Box | None:
@@ -84,6 +89,15 @@ def clip_box(box: Iterable[float], width: int, height: int) -> Box | None:
     return x1, y1, x2, y2
 
 
+def agents_of(subjects: Sequence[Subject]) -> npt.NDArray[np.str_] | None:
+    """Agent of each subject; None where there is nothing to average: no agents, or each of them in one frame."""
+    agents = [subject.agent for subject in subjects]
+    known = [agent for agent in agents if agent is not None]
+    if len(known) < len(agents) or len(set(known)) == len(known):
+        return None
+    return np.array(known)
+
+
 def subjects_to_table(subjects: Iterable[Subject]) -> pa.Table:
     """Arrow table of SUBJECT_SCHEMA, one row a subject."""
     return pa.Table.from_pylist([asdict(subject) for subject in subjects], schema=SUBJECT_SCHEMA)
@@ -95,7 +109,8 @@ def subjects_from_table(table: pa.Table) -> tuple[Subject, ...]:
 
 
 def _subject_from_row(row: dict) -> Subject:  # type: ignore[type-arg]
-    optional = {name: row[name] for name in ("depth", "scene", "video", "frame")}
+    # An index that was written before a column was added lacks it.
+    optional = {name: row.get(name) for name in ("depth", "scene", "video", "frame", "agent")}
     return Subject(
         subject_id=row["subject_id"],
         image=row["image"],

@@ -1,4 +1,4 @@
-"""Everything that trials share, made once: the world, the subjects, their views, the dictionaries."""
+"""Everything that trials share, made once: world or frames, subjects, their views, dictionaries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.pipeline.cluster import plain_errors
 from ccim_ray.pipeline.dictionaries import build_dictionaries
 from ccim_ray.pipeline.extraction import extract_views, report_unusable
+from ccim_ray.pipeline.frames import extract_frames
 from ccim_ray.pipeline.worlds import render_world
 from ccim_ray.plan import Plan
 from ccim_ray.prepared import read_shards, read_subject_index, write_subject_index
@@ -26,7 +27,7 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
     with plain_errors():
         if plan.source.world:
             render_world(plan.source.world, plan.source.root, rates)
-        dataset = plan.source.dataset
+        dataset = extract_frames(plan.source.dataset, plan.frames, rates)
         report_state(dataset)
         if not plan.subjects.exists():
             write_subject_index(dataset, plan.subjects)

@@ -21,7 +21,7 @@ from ccim_ray.rates import Rates, rate_of_training
 from ccim_ray.recording import Recorder, Status
 from ccim_ray.reports.sweep_report import SweepReport, write_sweep_report
 from ccim_ray.resources import ClusterResources
-from ccim_ray.results import collect, measured_rows, reference_rows, update_ledger
+from ccim_ray.results import collect, measured_rows, notes_of, reference_rows, update_ledger
 from ccim_ray.sweep_request import SweepRequest
 from ccim_ray.tracking import Tracker, without_password
 from ccim_ray.trial_folder import Trial, read_result
@@ -125,7 +125,7 @@ def _report(request: SweepRequest, plan: Plan, dataset: Dataset) -> SweepReport:
     published = space.published(request.base, dataset.metric)
     measured = measured_rows(dataset, baseline, collect(entries), space.reference, published)
     axis = {entry.setting: entry.axis for entry in entries if entry.axis is not None}
-    return write_sweep_report(folder, space, measured, reference_rows(dataset, baseline), axis)
+    return write_sweep_report(folder, space, measured, reference_rows(dataset, baseline), axis, notes_of(dataset))
 
 
 def _outcome(trial: Trial, reason: str | None) -> str:
@@ -160,14 +160,17 @@ def _concurrency(to_run: Sequence[PlannedTrial], request: SweepRequest, cluster:
 
 
 def _tags(request: SweepRequest, plan: Plan) -> dict[str, str]:
-    return {
+    tags = {
         "mlflow.source.name": sys.argv[0],
         "ccim.space": request.space.name,
         "ccim.sweep": request.sweep_id(plan),
         "ccim.data_fingerprint": plan.source.fingerprint,
         "ccim.split_file": str(request.load_options.split_file or "none"),
+        "ccim.frame_step": str(request.load_options.frame_step),
         "ccim.command": without_password(request.command),
     }
+    notes = notes_of(plan.source.dataset)
+    return tags | ({"ccim.note": "; ".join(notes)} if notes else {})
 
 
 def _mlflow_command(request: SweepRequest) -> str:

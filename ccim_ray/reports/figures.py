@@ -81,7 +81,7 @@ def sweep_curve(
     _write_page(panels, axis_label, title, html)
 
 
-def confusion_matrix(counts_KK: npt.NDArray[np.int64], categories: Sequence[str], path: Path) -> None:
+def confusion_matrix(counts_KK: npt.NDArray[np.int64], categories: Sequence[str], path: Path, title: str = "") -> None:
     """Draw counts (K, K), true category by row and recognised category by column, shaded by share of the row.
 
     A category that no subject has is left blank.
@@ -96,6 +96,7 @@ def confusion_matrix(counts_KK: npt.NDArray[np.int64], categories: Sequence[str]
     image = axes.imshow(100 * shares_KK, cmap="Blues", vmin=0, vmax=100)
     axes.set_xticks(range(size), categories, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), [f"{name}  ({total})" for name, total in zip(categories, totals_K, strict=True)])
+    axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel("recognised")
     axes.set_ylabel("true (subjects)")
     axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
@@ -114,7 +115,7 @@ def confusion_matrix(counts_KK: npt.NDArray[np.int64], categories: Sequence[str]
     _save(figure, path)
 
 
-def per_category_chart(values: Mapping[str, float], path: Path) -> None:
+def per_category_chart(values: Mapping[str, float], path: Path, title: str = "") -> None:
     """Draw the average precision of each category, a fraction, best first, and their mean as a dashed line.
 
     Raises ValueError where there is no category.
@@ -133,6 +134,7 @@ def per_category_chart(values: Mapping[str, float], path: Path) -> None:
         label.set(fontsize=9, color="#222222", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
     axes.axvline(mean, color=LINE_COLOURS[0], linestyle="--", linewidth=1.5, zorder=2.5)
     axes.set_title(f"mean {mean:.2f} %", loc="right", color=LINE_COLOURS[0], fontsize=10)
+    axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel("average precision (%)")
     axes.set_xlim(0, min(108, max(percent) * 1.12 + 1))
     axes.set_ylim(-0.6, len(ordered) - 0.4)

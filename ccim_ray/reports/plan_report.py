@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from ccim_ray.datasets.confounded_scenes.world import is_complete
+from ccim_ray.datasets.video_frames import needed_frames, open_frames
 from ccim_ray.perception.architectures import architecture
 from ccim_ray.plan import SHARD_SUBJECTS, Plan, PlannedView
 from ccim_ray.rates import REFERENCE_MACHINE, Rates, rate_of_training
@@ -42,6 +43,10 @@ def plan_rows(plan: Plan) -> list[PlanRow]:
         rows.append(
             PlanRow("render", f"{world.images - to_render} pictures", f"{to_render}", "render", to_render, disk)
         )
+    elif plan.source.dataset.videos:
+        frames = sum(len(needed.numbers) for needed in needed_frames(plan.source.dataset))
+        to_decode = sum(len(needed.numbers) for needed in open_frames(plan.source.dataset, plan.frames))
+        rows.append(PlanRow("decode", f"{frames - to_decode} frames", f"{to_decode}", "decode", to_decode))
     for view in plan.views:
         rows_of_view = view.subjects or subjects
         shards = -(-rows_of_view // SHARD_SUBJECTS)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from rich.table import Table
 
+from ccim_ray.metrics import SECONDARY_METRICS
 from ccim_ray.reports.figures import sweep_curve
-from ccim_ray.reports.tables import ResultRow, rich_table, write_csv, write_latex, write_markdown
+from ccim_ray.reports.latex import write_latex
+from ccim_ray.reports.tables import ResultRow, rich_table, with_notes, write_csv, write_markdown
 from ccim_ray.space import Space
 
 
@@ -28,10 +30,15 @@ def write_sweep_report(
     measured: Sequence[ResultRow],
     constants: Sequence[ResultRow],
     axis: Mapping[str, int],
+    notes: Sequence[str] = (),
 ) -> SweepReport:
     """Write ``results.csv``, ``.md``, ``.tex`` and, where the space has an axis, the curve as picture and page.
 
-    ``axis`` holds every setting that the sweep has ever had on its axis.
+    Args:
+        measured, constants: rows in the order of the table; the curve leaves SECONDARY_METRICS out.
+        axis: every setting that the sweep has ever had on its axis.
+        notes: what must be known of the numbers. They stand in every title and caption; ``results.csv`` has the
+            columns that are promised and no place for them.
     """
     rows = [
         row
@@ -41,10 +48,13 @@ def write_sweep_report(
     ]
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "results.csv", folder / "results.md", folder / "results.tex"]
-    for path, write in zip(files, (write_csv, write_markdown, write_latex), strict=True):
-        write(rows, path)
-    if any(row.setting in axis for row in measured if row.mean is not None):
+    write_csv(rows, files[0])
+    write_markdown(rows, files[1], notes)
+    write_latex(rows, files[2], notes)
+    drawn = [row for row in rows if row.metric.rpartition("/")[2] not in SECONDARY_METRICS]
+    if any(row.setting in axis for row in drawn if row.mean is not None):
         curve = (folder / f"{space.name}.png", folder / f"{space.name}.html")
-        sweep_curve(rows, axis, space.reference, space.question, space.axis_label, *curve)
+        title = with_notes(space.question, notes)
+        sweep_curve(drawn, axis, space.reference, title, space.axis_label, *curve)
         files += curve
-    return SweepReport(folder, tuple(files), rich_table(rows, space.question))
+    return SweepReport(folder, tuple(files), rich_table(rows, space.question, notes))

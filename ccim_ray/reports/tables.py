@@ -10,10 +10,10 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ccim_ray.metrics import SECONDARY_METRICS
 from ccim_ray.statistics import PairedDelta, holm, paired_delta, summarise
 from ccim_ray.storage import atomic_path
 
@@ -156,62 +156,44 @@ def write_csv(rows: Iterable[ResultRow], path: Path) -> None:
             writer.writerow(["" if (value := getattr(row, name)) is None else value for name in COLUMNS])
 
 
-def write_markdown(rows: Sequence[ResultRow], path: Path) -> None:
-    """One table a metric, in percent, with the legend of the marks below."""
-    parts = [f"# {_subject(rows)}"]
+def write_markdown(rows: Sequence[ResultRow], path: Path, notes: Sequence[str] = ()) -> None:
+    """One table a metric, in percent, the notes above and the legend of the marks below."""
+    parts = [f"# {subject_of(rows)}", *(f"**Note:** {_escape_markdown(note)}" for note in notes)]
     for heading, group in _groups(rows):
         names = _shown_columns(group)
-        cells = [[_escape_markdown(value) for value in _cells(row, group, names)] for row in group]
+        lines = [[_escape_markdown(value) for value in cells(row, group, names)] for row in group]
         align = ["---" if name == "setting" else "---:" for name in names]
-        table = [names, align, *cells]
+        table = [names, align, *lines]
         parts.append(f"## {heading}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in table))
     parts.append(legend(rows))
     with atomic_path(path) as temporary:
         temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def write_latex(rows: Sequence[ResultRow], path: Path) -> None:
-    """A booktabs table: settings down, metrics across, mean ± sd in percent, the best of a block in bold.
+def with_notes(title: str, notes: Sequence[str]) -> str:
+    """A title of results with what must be known of them, so that no number is shown without it."""
+    return f"{title} ({'; '.join(notes)})" if notes else title
 
-    Constants, such as chance, are never in bold. A dagger stands for the mark ≈ of ``ResultRow.mark``;
-    brackets hold what the paper printed.
+
+def rich_table(rows: Sequence[ResultRow], title: str, notes: Sequence[str] = ()) -> Table:
+    """The table that a job prints: at most TABLE_WIDTH columns wide, percent, the notes in its title.
+
+    One section a metric; SECONDARY_METRICS follow below, a line each.
     """
-    metrics = list(dict.fromkeys(row.metric for row in rows))
-    lines = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_escape_latex(_subject(rows))}}}",
-        rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}",
-        r"\toprule",
-        " & ".join(["Setting", *(_escape_latex(metric) for metric in metrics)]) + r" \\",
-    ]
-    for (dataset, baseline), block in groupby(_by_block(rows), key=lambda row: (row.dataset, row.baseline)):
-        lines.append(r"\midrule")
-        heading = _escape_latex(f"{baseline}, {dataset}")
-        lines.append(rf"\multicolumn{{{len(metrics) + 1}}}{{l}}{{\emph{{{heading}}}}} \\")
-        lines += _latex_block(list(block), metrics)
-    lines += [
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\par\smallskip\footnotesize Mean $\pm$ standard deviation over seeds, as published in brackets.",
-        rf"$\dagger$: no difference to {_escape_latex(_reference(rows))} can be told from noise.",
-        r"$?$: nothing to test with.",
-        r"\end{table}",
-    ]
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def rich_table(rows: Sequence[ResultRow], title: str) -> Table:
-    """The table that a job prints: at most TABLE_WIDTH columns wide, one section a metric, percent."""
     from rich import box
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
 
+    secondary = [row for row in rows if _is_secondary(row)]
+    rows = [row for row in rows if not _is_secondary(row)]
     names = _shown_columns(rows)
-    table = Table(title=_escape_markup(title), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    table = Table(
+        title=_escape_markup(with_notes(title, notes)),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
     for name in names:
         if name == "setting":
             table.add_column(name, overflow="fold", max_width=30)
@@ -219,15 +201,17 @@ def rich_table(rows: Sequence[ResultRow], title: str) -> Table:
             table.add_column(name, justify="right", no_wrap=True)
     groups = list(_groups(rows))
     for heading, group in groups:
-        if len(groups) > 1:
+        if len(groups) > 1 or secondary:
             table.add_row(f"[bold]{_escape_markup(heading)}[/bold]")
         for row in group:
-            table.add_row(*(_escape_markup(value) for value in _cells(row, group, names)))
+            table.add_row(*(_escape_markup(value) for value in cells(row, group, names)))
         table.add_section()
     # A fixed width, so that a console that takes itself to be narrow, such as a log, cuts no number short.
     console = Console(width=TABLE_WIDTH)
     table.width = Measurement.get(console, console.options, table).maximum
-    table.caption = _escape_markup(textwrap.fill(legend(rows), table.width))
+    lines = [_in_one_line(*group) for group in _groups(secondary)]
+    below = [textwrap.fill(line, table.width, subsequent_indent="  ") for line in lines]
+    table.caption = _escape_markup("\n".join([*below, textwrap.fill(legend(rows), table.width)]))
     return table
 
 
@@ -237,7 +221,7 @@ def legend(rows: Sequence[ResultRow]) -> str:
     if all(row.reference_setting is None for row in rows):
         return spread
     return (
-        f"{spread} Δ: mean difference to {_reference(rows)}, paired by seed. p: its paired t test, with Holm's "
+        f"{spread} Δ: mean difference to {reference_of(rows)}, paired by seed. p: its paired t test, with Holm's "
         "correction over the settings of one metric. ≈: no difference can be told from noise (the 95 % "
         "interval of Δ holds 0, or p ≥ 0.05). ?: too few seeds, or all differences equal: nothing to test with."
     )
@@ -270,23 +254,16 @@ def _published_delta(
     return value - reference
 
 
-def _reference(rows: Iterable[ResultRow]) -> str:
+def reference_of(rows: Iterable[ResultRow]) -> str:
+    """The settings that deltas are taken from."""
     return " or ".join(dict.fromkeys(row.reference_setting for row in rows if row.reference_setting))
 
 
-def _subject(rows: Iterable[ResultRow]) -> str:
+def subject_of(rows: Iterable[ResultRow]) -> str:
     """What all rows are about, such as "EMOT-Net on emotic"."""
     rows = list(rows)
     named = [" and ".join(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("baseline", "dataset")]
     return " on ".join(named)
-
-
-def _by_block(rows: Iterable[ResultRow]) -> list[ResultRow]:
-    """Rows with those of one dataset and baseline together, else in the order given."""
-    blocks: dict[tuple[str, str], list[ResultRow]] = {}
-    for row in rows:
-        blocks.setdefault((row.dataset, row.baseline), []).append(row)
-    return [row for block in blocks.values() for row in block]
 
 
 def _groups(rows: Sequence[ResultRow]) -> Iterator[tuple[str, list[ResultRow]]]:
@@ -309,8 +286,8 @@ def _shown_columns(rows: Iterable[ResultRow]) -> list[str]:
     return names
 
 
-def _cells(row: ResultRow, group: Sequence[ResultRow], names: Sequence[str]) -> list[str]:
-    """The row as text, one cell a name of ``names``."""
+def cells(row: ResultRow, group: Sequence[ResultRow], names: Sequence[str]) -> list[str]:
+    """The row of a metric's ``group`` as text, one cell a column of ``names``."""
     percent = in_percent(group, row.metric)
 
     def number(value: float | None, signed: bool = False) -> str:
@@ -333,48 +310,20 @@ def _cells(row: ResultRow, group: Sequence[ResultRow], names: Sequence[str]) -> 
     return [texts[name] for name in names]
 
 
+def _is_secondary(row: ResultRow) -> bool:
+    return row.metric.rpartition("/")[2] in SECONDARY_METRICS
+
+
+def _in_one_line(heading: str, group: Sequence[ResultRow]) -> str:
+    """A metric's means, each with its standard deviation."""
+    shown = [(row.setting, cells(row, group, ["mean ± sd"])[0]) for row in group]
+    return f"{heading}: " + "; ".join(f"{setting} {text or '-'}" for setting, text in shown)
+
+
 def _p_value(p: float | None) -> str:
     if p is None:
         return ""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _latex_block(block: Sequence[ResultRow], metrics: Sequence[str]) -> Iterator[str]:
-    cells = {(row.setting, row.metric): row for row in block}
-    best = {metric: _best_text(block, metric) for metric in metrics}
-    for setting in dict.fromkeys(row.setting for row in block):
-        texts = [_escape_latex(setting)]
-        for metric in metrics:
-            row = cells.get((setting, metric))
-            mean, sd = _mean_and_sd(row, block) if row else ("", "")
-            bold = row is not None and row.n_seeds and mean == best[metric]
-            text = rf"\textbf{{{mean}}}" if bold else mean
-            text += rf" $\pm$ {sd}" if sd else ""
-            text += {"≈": r"$^\dagger$", "?": r"$^?$"}.get(row.mark if row is not None else "", "")
-            printed = _cells(row, block, ["paper"])[0] if row else ""
-            texts.append(f"{text} ({printed})".strip() if printed else text)
-        yield " & ".join(texts) + r" \\"
-
-
-def _best_text(block: Sequence[ResultRow], metric: str) -> str | None:
-    """The best measured mean as it is printed, so that ties in print are ties in bold."""
-    measured = [row for row in block if row.metric == metric and row.n_seeds and row.mean is not None]
-    if not measured:
-        return None
-    choose = min if "loss" in metric else max
-    return _mean_and_sd(choose(measured, key=lambda row: row.mean or 0.0), block)[0]
-
-
-def _mean_and_sd(row: ResultRow, block: Sequence[ResultRow]) -> tuple[str, str]:
-    mean, _, sd = _cells(row, block, ["mean ± sd"])[0].partition(" ± ")
-    return mean, sd
-
-
-def _escape_latex(text: str) -> str:
-    escapes = {character: f"\\{character}" for character in "&%$#_{}"}
-    escapes |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    escapes |= {"λ": r"$\lambda$", "ρ": r"$\rho$", "η": r"$\eta$", "×": r"$\times$", "·": r"$\cdot$"}
-    return "".join(escapes.get(character, character) for character in text)
 
 
 def _escape_markdown(text: str) -> str:

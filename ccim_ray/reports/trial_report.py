@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def draw_trial_figures(folder: Path, figures: Path) -> None:
-    """One figure a test split: the confusion matrix, or for several labels at once the AP of each category."""
+def draw_trial_figures(folder: Path, figures: Path, note: str = "") -> None:
+    """One figure a test split: the confusion matrix, or for several labels at once the AP of each category.
+
+    ``note`` is what must be known of the numbers, and stands in the title.
+    """
     facts = json.loads((folder / "categories.json").read_text())
     names = tuple(facts["names"])
     scores = load_file(folder / "scores.safetensors")
@@ -31,11 +34,11 @@ def draw_trial_figures(folder: Path, figures: Path) -> None:
         if facts["multi_label"]:
             values = evaluate(scores_SK, targets_SK, names, multi_label=True)
             shown = {key.removeprefix("AP/"): value for key, value in values.items() if key.startswith("AP/")}
-            per_category_chart(shown, figures / f"{split}_average_precision.png")
+            per_category_chart(shown, figures / f"{split}_average_precision.png", note)
         else:
             counts_KK = np.zeros((len(names), len(names)), np.int64)
             np.add.at(counts_KK, (targets_SK.argmax(1), scores_SK.argmax(1)), 1)
-            confusion_matrix(counts_KK, names, figures / f"{split}_confusion.png")
+            confusion_matrix(counts_KK, names, figures / f"{split}_confusion.png", note)
 
 
 def model_example(folder: Path, subjects: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

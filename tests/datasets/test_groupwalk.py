@@ -224,7 +224,7 @@ def test_a_video_in_two_splits_is_refused_with_both_lines(tmp_path):
 
 def test_an_image_of_two_videos_is_refused(tmp_path):
     samples = [*one_of_each(), sample("d", "p1", 3, "test", image="frames/./a/000003.jpg")]
-    refused(write(tmp_path, samples), r"line 4: frames/a/000003.jpg is a frame of video 'd', and of 'a' in .* line 1")
+    refused(write(tmp_path, samples), r"line 4: frames/a/000003.jpg is of video 'd', and of 'a' in .* line 1")
 
 
 def test_a_sample_listed_twice_is_refused(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from ccim_ray.reports.latex import write_latex
 from ccim_ray.reports.tables import (
     COLUMNS,
     build_rows,
@@ -19,7 +20,6 @@ from ccim_ray.reports.tables import (
     legend,
     rich_table,
     write_csv,
-    write_latex,
     write_markdown,
 )
 

@@ -1,0 +1,90 @@
+"""The results table as LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from ccim_ray.reports.tables import ResultRow, cells, reference_of, subject_of, with_notes
+from ccim_ray.storage import atomic_path
+
+
+def write_latex(rows: Sequence[ResultRow], path: Path, notes: Sequence[str] = ()) -> None:
+    """A booktabs table: settings down, metrics across, mean ± sd in percent, the best of a block in bold.
+
+    What must be known of the numbers (``notes``) stands in the caption.
+    Constants, such as chance, are never in bold. A dagger stands for the mark ≈ of ``ResultRow.mark``;
+    brackets hold what the paper printed.
+    """
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_escape_latex(with_notes(subject_of(rows), notes))}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}",
+        r"\toprule",
+        " & ".join(["Setting", *(_escape_latex(metric) for metric in metrics)]) + r" \\",
+    ]
+    for (dataset, baseline), block in groupby(_by_block(rows), key=lambda row: (row.dataset, row.baseline)):
+        lines.append(r"\midrule")
+        heading = _escape_latex(f"{baseline}, {dataset}")
+        lines.append(rf"\multicolumn{{{len(metrics) + 1}}}{{l}}{{\emph{{{heading}}}}} \\")
+        lines += _latex_block(list(block), metrics)
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\par\smallskip\footnotesize Mean $\pm$ standard deviation over seeds, as published in brackets.",
+        rf"$\dagger$: no difference to {_escape_latex(reference_of(rows))} can be told from noise.",
+        r"$?$: nothing to test with.",
+        r"\end{table}",
+    ]
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _by_block(rows: Iterable[ResultRow]) -> list[ResultRow]:
+    """Rows with those of one dataset and baseline together, else in the order given."""
+    blocks: dict[tuple[str, str], list[ResultRow]] = {}
+    for row in rows:
+        blocks.setdefault((row.dataset, row.baseline), []).append(row)
+    return [row for block in blocks.values() for row in block]
+
+
+def _latex_block(block: Sequence[ResultRow], metrics: Sequence[str]) -> Iterator[str]:
+    row_of = {(row.setting, row.metric): row for row in block}
+    best = {metric: _best_text(block, metric) for metric in metrics}
+    for setting in dict.fromkeys(row.setting for row in block):
+        texts = [_escape_latex(setting)]
+        for metric in metrics:
+            row = row_of.get((setting, metric))
+            mean, sd = _mean_and_sd(row, block) if row else ("", "")
+            bold = row is not None and row.n_seeds and mean == best[metric]
+            text = rf"\textbf{{{mean}}}" if bold else mean
+            text += rf" $\pm$ {sd}" if sd else ""
+            text += {"≈": r"$^\dagger$", "?": r"$^?$"}.get(row.mark if row is not None else "", "")
+            printed = cells(row, block, ["paper"])[0] if row else ""
+            texts.append(f"{text} ({printed})".strip() if printed else text)
+        yield " & ".join(texts) + r" \\"
+
+
+def _best_text(block: Sequence[ResultRow], metric: str) -> str | None:
+    """The best measured mean as it is printed, so that ties in print are ties in bold."""
+    measured = [row for row in block if row.metric == metric and row.n_seeds and row.mean is not None]
+    if not measured:
+        return None
+    choose = min if "loss" in metric else max
+    return _mean_and_sd(choose(measured, key=lambda row: row.mean or 0.0), block)[0]
+
+
+def _mean_and_sd(row: ResultRow, block: Sequence[ResultRow]) -> tuple[str, str]:
+    mean, _, sd = cells(row, block, ["mean ± sd"])[0].partition(" ± ")
+    return mean, sd
+
+
+def _escape_latex(text: str) -> str:
+    escapes = {character: f"\\{character}" for character in "&%$#_{}"}
+    escapes |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    escapes |= {"λ": r"$\lambda$", "ρ": r"$\rho$", "η": r"$\eta$", "×": r"$\times$", "·": r"$\cdot$"}
+    return "".join(escapes.get(character, character) for character in text)
