@@ -14,7 +14,7 @@ from ccim_ray.storage import short_digest
 STAGE_VERSIONS = {"world": 1, "views": 1, "features": 1, "dictionary": 1, "training": 1}
 """Raised by hand when a stage's numbers change, so that what the old code made is not taken for the new."""
 
-Arch = Literal["resnet18", "resnet50", "resnet152", "vgg16", "thin_resnet"]
+Arch = Literal["resnet18", "resnet50", "resnet152", "vgg16", "thin_resnet", "caer_face", "caer_context", "depth_cnn"]
 Weights = Literal["places365", "imagenet", "random", "scenes", "objects", "bodies"]
 
 

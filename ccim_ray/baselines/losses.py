@@ -1,4 +1,4 @@
-"""Training losses. Shape suffixes: B subjects, K categories."""
+"""Training losses. Shape suffixes: B subjects, M modalities, K categories."""
 
 from __future__ import annotations
 
@@ -40,6 +40,34 @@ def weighted_mse(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
 def soft_margin(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
     """Binary cross-entropy of each category by itself, averaged over categories and batch."""
     return F.multilabel_soft_margin_loss(logits_BK.float(), targets_BK.float())
+
+
+def multiplicative(modality_logits_BMK: Tensor, targets_BK: Tensor, *, single_label: bool, beta: float = 2.0) -> Tensor:
+    """EmotiCon's loss on what every modality predicts by itself: -sum_m p_m^(beta / (M - 1)) ln p_m, a scalar float32.
+
+    Mittal et al. 2020. p_m is the probability that modality m gives the truth. Single label: softmax of
+    the true category, averaged over the batch. Else each category by itself: sigmoid where it holds, one minus that
+    where it does not, averaged over categories and batch as in ``soft_margin``.
+
+    The factor p_m^(...) trusts a modality as far as it is right, and is held constant: the derivative of the whole
+    product pushes every p_m below exp(-(M - 1) / beta) towards zero, away from the truth.
+
+    Args:
+        modality_logits_BMK: float; M of 2 or more, else ValueError.
+        targets_BK: float, 0 or 1.
+        beta: how strongly; the sources at hand do not state it.
+    """
+    modalities = modality_logits_BMK.shape[1]
+    if modalities < 2:
+        raise ValueError(f"the multiplicative loss weighs modalities against each other; it was given {modalities}")
+    logits_BMK = modality_logits_BMK.float()
+    if single_label:
+        true_B11 = targets_BK.argmax(1)[:, None, None].expand(-1, modalities, 1)
+        log_p = F.log_softmax(logits_BMK, dim=2).gather(2, true_B11)
+    else:
+        log_p = F.logsigmoid(torch.where(targets_BK[:, None] > 0, logits_BMK, -logits_BMK))
+    trust = (log_p.detach() * beta / (modalities - 1)).exp()
+    return -(trust * log_p).sum(1).mean()
 
 
 LOSSES: dict[str, Loss] = {

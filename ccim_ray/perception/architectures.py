@@ -30,6 +30,7 @@ class Architecture:
         resize_to: side in pixels to which a whole picture is resized before its centre is cropped to S.
         head: name of the network's layer (or layers) after the last pooling layer.
         mean, std: of each RGB channel on the 0..1 scale.
+        from_scratch: there are no trained weights of it, only "random".
     """
 
     name: str
@@ -39,12 +40,14 @@ class Architecture:
     head: str = "fc"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    from_scratch: bool = False
 
     def frame(self, image_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """A whole picture (H, W, 3) uint8 as the network takes it, (S, S, 3) uint8.
 
         torchvision architectures: resize to 256 x 256, centre crop of 224 (as the Places365 authors do);
-        thin_resnet: resize to 64 x 64. Neither keeps the aspect ratio.
+        thin_resnet: resize to 64 x 64; caer_context: to 128 x 128, centre crop of 112, where CAER-Net itself resizes
+        to 171 x 128 and crops 112. None keeps the aspect ratio.
         """
         return resize_and_crop(image_HWC, self.resize_to, self.input_size)
 
@@ -64,6 +67,18 @@ ARCHITECTURES: dict[str, Architecture] = {
             resize_to=64,
             mean=(0.5, 0.5, 0.5),
             std=(0.25, 0.25, 0.25),
+        ),
+        Architecture(name="caer_face", feature_dim=256, input_size=96, resize_to=96, from_scratch=True),
+        Architecture(name="caer_context", feature_dim=256, input_size=112, resize_to=128, from_scratch=True),
+        # EmotiCon's network on depth pictures, of three equal channels; nothing is cut off them.
+        Architecture(
+            name="depth_cnn",
+            feature_dim=256,
+            input_size=112,
+            resize_to=112,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.25, 0.25, 0.25),
+            from_scratch=True,
         ),
     )
 }

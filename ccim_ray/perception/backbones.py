@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ccim_ray.perception.architectures import ARCHITECTURES, Architecture, architecture
+from ccim_ray.perception.encoders import build_encoder
 
 
 class ThinResNet(nn.Module):
@@ -127,6 +128,8 @@ def build_network(arch: str, num_outputs: int) -> nn.Module:
     """The whole untrained network, layers named as in torchvision; RequestError for an unknown ``arch``."""
     if architecture(arch).name == "thin_resnet":
         return ThinResNet(num_outputs)
+    if architecture(arch).from_scratch:
+        return build_encoder(arch, num_outputs)
     import torchvision  # over a second: paid only where one of its networks is used
 
     network: nn.Module = torchvision.models.get_model(arch, weights=None, num_classes=num_outputs)

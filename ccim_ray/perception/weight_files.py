@@ -27,6 +27,8 @@ RANDOM_SEED = 0
 
 def available_weights(arch: str) -> tuple[str, ...]:
     """Names of the weights that exist for ``arch``; RequestError where ``arch`` is unknown."""
+    if architecture(arch).from_scratch:
+        return ("random",)
     names = STAND_IN_OUTPUTS if architecture(arch).name == "thin_resnet" else PRETRAINING_OUTPUTS
     return (*names, "random")
 

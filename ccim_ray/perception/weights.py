@@ -44,10 +44,9 @@ def load_backbone(arch: str, weights: str, weights_dir: Path | None = None, *, k
     require_available(arch, weights)
     if weights == "random":
         if keep_head:
-            raise RequestError(
-                f"weights 'random' of {arch} have no trained head: choose trained weights, one of "
-                + ", ".join(available_weights(arch)[:-1])
-            )
+            trained = ", ".join(available_weights(arch)[:-1])
+            advice = f"choose trained weights, one of {trained}" if trained else "choose another backbone"
+            raise RequestError(f"weights 'random' of {arch} have no trained head: {advice}")
         return _initialise(arch).eval()
     path = weights_path(arch, weights, weights_dir)
     if path is None:

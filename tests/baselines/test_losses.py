@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ccim_ray.baselines.losses import LOSSES, category_weights, make_loss
+from ccim_ray.baselines.losses import LOSSES, category_weights, make_loss, multiplicative
 from ccim_ray.errors import RequestError
 
 
@@ -69,3 +69,67 @@ def test_weighted_mse_is_zero_only_at_the_targets():
 def test_unknown_loss_is_a_request_error():
     with pytest.raises(RequestError, match=r"unknown loss 'mse'.*cross_entropy, weighted_mse, soft_margin"):
         make_loss("mse")
+
+
+def multiplicative_in_numpy(logits_BMK, targets_BK, single_label, beta):
+    losses = []
+    for logits_MK, targets_K in zip(logits_BMK.astype(np.float64), targets_BK, strict=True):
+        if single_label:
+            powers = np.exp(logits_MK - logits_MK.max(1, keepdims=True))
+            truth = (powers / powers.sum(1, keepdims=True))[:, [int(targets_K.argmax())]]
+        else:
+            truth = 1 / (1 + np.exp(-logits_MK))
+            truth = np.where(targets_K, truth, 1 - truth)
+        losses.append(-(truth ** (beta / (len(truth) - 1)) * np.log(truth)).sum(0))
+    return np.mean(losses)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    logits=arrays(np.float32, (4, 3, 5), elements=st.floats(-8, 8, width=32)),
+    targets=arrays(np.float32, (4, 5), elements=st.sampled_from([0.0, 1.0])),
+    single_label=st.booleans(),
+    beta=st.sampled_from([0.5, 1.0, 2.0]),
+)
+def test_multiplicative_loss_is_its_formula(logits, targets, single_label, beta):
+    targets = np.eye(5, dtype=np.float32)[targets.argmax(1)] if single_label else targets
+    found = multiplicative(torch.from_numpy(logits), torch.from_numpy(targets), single_label=single_label, beta=beta)
+    expected = multiplicative_in_numpy(logits, targets, single_label, beta)
+    assert found.item() == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("single_label", [True, False])
+def test_multiplicative_loss_pulls_every_modality_towards_the_truth(single_label):
+    """Even one that is far from it, where the derivative of the whole product would push it away."""
+    targets = torch.tensor([[0.0, 1.0, 0.0]])
+    logits = torch.tensor([[[3.0, -3.0, 2.0], [-2.0, 4.0, -2.0]]], requires_grad=True)
+    multiplicative(logits, targets, single_label=single_label).backward()
+    assert (logits.grad[0, :, 1] < 0).all()
+    assert (logits.grad[0, :, [0, 2]] > 0).all()
+
+
+def test_multiplicative_loss_trusts_the_modality_that_is_right():
+    targets = torch.tensor([[0.0, 1.0]])
+    gradients = []
+    for beta in (0.0, 2.0):
+        logits = torch.tensor([[[1.0, -1.0], [-0.5, 0.5]]], requires_grad=True)
+        multiplicative(logits, targets, single_label=True, beta=beta).backward()
+        gradients.append(logits.grad[0, :, 1].abs())
+    wrong, right = gradients[1] / gradients[0]
+    assert wrong == pytest.approx((1 / (1 + math.exp(2))) ** 2, rel=1e-4)
+    assert right == pytest.approx((1 / (1 + math.exp(-1))) ** 2, rel=1e-4)
+
+
+def test_multiplicative_loss_is_finite_for_sure_and_half_precision_predictions():
+    logits = torch.tensor([[[200.0, -200.0], [-200.0, 200.0]]]).bfloat16().requires_grad_()
+    for single_label in (True, False):
+        loss = multiplicative(logits, torch.tensor([[0.0, 1.0]]), single_label=single_label)
+        loss.backward()
+        assert loss.dtype == torch.float32
+        assert loss.isfinite()
+        assert logits.grad.isfinite().all()
+
+
+def test_multiplicative_loss_needs_two_modalities():
+    with pytest.raises(ValueError, match="given 1"):
+        multiplicative(torch.zeros(2, 1, 3), torch.eye(3)[:2], single_label=True)

@@ -32,7 +32,8 @@ def test_features_have_the_dimension_of_the_last_pooling_layer(arch, feature_dim
 
 def test_input_sizes():
     sizes = {name: entry.input_size for name, entry in ARCHITECTURES.items()}
-    assert sizes == {"resnet18": 224, "resnet50": 224, "resnet152": 224, "vgg16": 224, "thin_resnet": 64}
+    torchvisions = {"resnet18": 224, "resnet50": 224, "resnet152": 224, "vgg16": 224}
+    assert sizes == torchvisions | {"thin_resnet": 64, "caer_face": 96, "caer_context": 112, "depth_cnn": 112}
 
 
 def test_vgg16_averages_its_last_pooling_layer():
