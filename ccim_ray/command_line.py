@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import sys
@@ -144,6 +145,8 @@ class TrainingFlags(CommonFlags):
 
     baseline: str = "emot_net"
     """The model that CCIM is plugged into."""
+    baseline_options: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="")] = ()
+    """Options of the baseline, such as sociodynamic=agents of emoticon; a wrong name lists those that it has."""
     trainable: _Text = None
     """head (frozen trunks on features extracted once) or all (end to end). Default: head; all in preset paper on
     real datasets."""
@@ -157,18 +160,34 @@ class TrainingFlags(CommonFlags):
     """Stop a trial after this many epochs without a better validation metric. Without it all epochs are trained."""
     workers_per_trial: int = 1
     """DDP processes of one trial; above 1 needs --trainable all."""
+    precision: str = "auto"
+    """float32, bfloat16 (autocast; CCIM stays in float32) or auto (bfloat16 on GPUs)."""
+    channels_last: tyro.conf.FlagConversionOff[bool] = True
+    """Memory order of pictures end to end; True is the faster, numbers differ in the last digits."""
+    compile: bool = False
+    """torch.compile of the model: worth its minutes in long trainings; numbers differ in the last digits."""
     gpus_per_worker: _Number = None
     """GPUs of each process, may be a fraction."""
     max_concurrent: _Resource = None
     """Trials at a time."""
 
+    def _trainable(self) -> str | None:
+        if self.trainable not in (None, "head", "all"):
+            raise RequestError(f"--trainable {self.trainable}: choose head or all")
+        return self.trainable
+
     def experiment(self) -> Experiment:
         """The base experiment. Raises RequestError for values that are not valid."""
         from ccim_ray.presets import default_experiment
 
-        base = default_experiment(self.dataset, self.preset_name, self.world(), self.baseline)
+        options = _options(self.baseline_options)
+        base = default_experiment(
+            self.dataset, self.preset_name, self.world(), self.baseline, self._trainable(), options
+        )
         changes = {
-            "trainable": self.trainable,
+            "precision": self.precision,
+            "channels_last": self.channels_last,
+            "compile": self.compile,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "patience": self.patience,
@@ -211,6 +230,21 @@ class CcimFlags(TrainingFlags):
         if self.dictionary_size is not None:
             changes["dictionary__size"] = self.dictionary_size
         return super().experiment().with_changes(**changes)
+
+
+def _options(written: tuple[str, ...]) -> dict[str, bool | int | float | str]:
+    """NAME=VALUE pairs; true, false and numbers are read as such. RequestError for what is no pair."""
+    options: dict[str, bool | int | float | str] = {}
+    for pair in written:
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise RequestError(f"--baseline-options {pair}: write NAME=VALUE")
+        try:
+            read = json.loads(value)
+        except ValueError:
+            read = value
+        options[name] = read if isinstance(read, bool | int | float) else value
+    return options
 
 
 def some(flag: str, values: tuple[int, ...] | None, otherwise: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ STAGE_VERSIONS = {"world": 1, "views": 1, "features": 1, "dictionary": 1, "train
 """Raised by hand when a stage's numbers change, so that what the old code made is not taken for the new."""
 
 Arch = Literal["resnet18", "resnet50", "resnet152", "vgg16", "thin_resnet", "caer_face", "caer_context", "depth_cnn"]
+Augmentation = Literal["none", "flip", "flip_colour"]
 Weights = Literal["places365", "imagenet", "random", "scenes", "objects", "bodies"]
 
 
@@ -29,13 +30,6 @@ class BackboneSettings(Settings):
 
     arch: Arch
     weights: Weights
-
-
-class TrunkSettings(Settings):
-    """The backbones inside EMOT-Net's two branches."""
-
-    context: BackboneSettings
-    body: BackboneSettings
 
 
 class CcimSettings(Settings):
@@ -66,7 +60,9 @@ class Experiment(Settings):
     """At most this many subjects a split, chosen by a hash of their ids; None takes all."""
 
     baseline: str = "emot_net"
-    trunks: TrunkSettings
+    baseline_options: dict[str, bool | int | float | str] = {}
+    trunks: dict[str, BackboneSettings]
+    """The backbone of every picture view that the baseline reads."""
     trainable: Literal["head", "all"] = "head"
 
     deconfounder: Literal["none", "projection", "ccim"] = "ccim"
@@ -78,19 +74,29 @@ class Experiment(Settings):
     masking: Literal["subject", "none"] = "subject"
 
     loss: Literal["cross_entropy", "weighted_mse", "soft_margin"] = "cross_entropy"
-    optimiser: Literal["adamw", "sgd"] = "adamw"
+    modality_weight: float = Field(default=0.0, ge=0)
+    """Weight of the multiplicative loss over the modalities' own predictions, where the baseline has them."""
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
     schedule: Literal["one_cycle", "step", "constant"] = "one_cycle"
+    step_epochs: int = Field(default=7, ge=1)
+    """Epochs after which the schedule "step" takes a tenth of the learning rate."""
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     gradient_clip: float = Field(default=5.0, gt=0)
     epochs: int = Field(default=15, ge=1)
     batch_size: int = Field(default=256, ge=2)
+    augmentation: Augmentation = "flip"
+    """Of pictures, hence only end to end."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many epochs without a better validation metric; None trains all epochs."""
     workers: int = Field(default=1, ge=1)
     """DDP world size. It changes batch statistics, hence results. The head needs one."""
-    amp: bool = True
-    """bfloat16 autocast on GPUs; without effect on CPUs."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """bfloat16 autocasts the model but CCIM; "auto" does so on GPUs."""
+    channels_last: bool = True
+    """Memory order of the trunks' pictures and weights; numbers differ in the last digits."""
+    compile: bool = False
+    """torch.compile of the model; numbers differ in the last digits."""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -143,6 +149,8 @@ class Experiment(Settings):
                 del values["ccim"]["attention"], values["ccim"]["attention_dim"]
             if self.dictionary.source == "random":
                 del values["dictionary"]["pca_components"]
+        if self.trainable == "head":  # which has no pictures
+            del values["augmentation"], values["channels_last"]
         return values
 
     def signature(self, data_fingerprint: str, weight_digests: dict[str, str]) -> str:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ccim_ray.baselines.card import Input
+from ccim_ray.baselines.registry import inputs_of
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.dataset import AS_PUBLISHED, Dataset, LoadOptions
 from ccim_ray.datasets.registry import load_dataset
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import STAGE_VERSIONS, BackboneSettings, DictionarySettings, Experiment
-from ccim_ray.perception.architectures import View, ViewRequest
+from ccim_ray.perception.architectures import Output, View, ViewRequest, is_geometry
 from ccim_ray.perception.weight_files import weights_digest
 from ccim_ray.prepared import TrialPaths
 from ccim_ray.storage import Storage, read_json, short_digest
@@ -131,17 +133,24 @@ def make_plan(
     dictionaries: dict[str, PlannedDictionary] = {}
     trials = []
 
-    def plan_view(view: View, backbone: BackboneSettings, features: bool) -> PlannedView:
-        request = ViewRequest(view, backbone.arch, backbone.weights if features else None)
-        digest = weights_digest(backbone.arch, backbone.weights, weights_dir) if features else None
-        versions = [STAGE_VERSIONS["views"], STAGE_VERSIONS["features"] if features else None]
-        key = short_digest([source.fingerprint, view, backbone.arch, digest, versions, SHARD_SUBJECTS])
-        folder = storage.features(key) if features else storage.crops(key)
+    def plan_view(view: View, backbone: BackboneSettings, output: Output | None) -> PlannedView:
+        request = ViewRequest(view, backbone.arch, backbone.weights if output else None, output or "features")
+        digest = weights_digest(backbone.arch, backbone.weights, weights_dir) if output else None
+        versions = [STAGE_VERSIONS["views"], STAGE_VERSIONS["features"] if output else None]
+        key = short_digest([source.fingerprint, view, backbone.arch, digest, output, versions, SHARD_SUBJECTS])
+        folder = storage.features(key) if output else storage.crops(key)
         return views.setdefault(key, PlannedView(request, key, folder))
+
+    def plan_input(item: Input, experiment: Experiment) -> PlannedView:
+        if is_geometry(item.view):
+            # Regions are boxes in the context picture as its trunk takes it; the others do not depend on any.
+            return plan_view(item.view, experiment.trunks.get("context", experiment.backbone), None)
+        output: Output = "map" if item.form == "map" else "features"
+        return plan_view(item.view, experiment.trunks[item.view], output if experiment.trainable == "head" else None)
 
     def plan_dictionary(experiment: Experiment) -> PlannedDictionary:
         view: View = "masked_context" if experiment.masking == "subject" else "context"
-        features = plan_view(view, experiment.backbone, features=True)
+        features = plan_view(view, experiment.backbone, "features")
         chosen = experiment.dictionary
         key = short_digest([features.key, chosen.model_dump(), STAGE_VERSIONS["dictionary"]])
         path = storage.dictionary(key)
@@ -151,18 +160,14 @@ def make_plan(
     for name, of_setting in settings.items():
         for seed in seeds:
             experiment = of_setting.with_changes(seed=seed)
-            frozen = experiment.trainable == "head"
-            trunks: dict[View, BackboneSettings] = {
-                "context": experiment.trunks.context,
-                "body": experiment.trunks.body,
-            }
-            needed = {view: plan_view(view, trunk, frozen) for view, trunk in trunks.items()}
+            items = inputs_of(experiment.baseline, experiment.baseline_options)
+            needed = {item.view: plan_input(item, experiment) for item in items}
             dictionary = plan_dictionary(experiment) if experiment.deconfounder == "ccim" else None
             signature = experiment.signature(source.fingerprint, weight_digests(experiment, weights_dir))
             paths = TrialPaths(
                 folder=str(storage.trial(signature)),
                 subjects=str(subjects),
-                views={view: str(planned.folder) for view, planned in needed.items()},
+                views={str(view): str(planned.folder) for view, planned in needed.items()},
                 dictionary=str(dictionary.path) if dictionary else None,
             )
             trial = Trial(experiment, signature, paths, str(weights_dir) if weights_dir else None)
@@ -207,7 +212,7 @@ def data_source(experiment: Experiment, storage: Storage, data_root: Path | None
 
 def weight_digests(experiment: Experiment, weights_dir: Path | None) -> dict[str, str]:
     """Digest of every weight file that the experiment's result depends on."""
-    used = {"context": experiment.trunks.context, "body": experiment.trunks.body}
+    used = dict(experiment.trunks)
     if experiment.deconfounder == "ccim":
-        used["backbone"] = experiment.backbone
+        used["backbone"] = experiment.backbone  # no view has that name
     return {name: weights_digest(of.arch, of.weights, weights_dir) for name, of in used.items()}

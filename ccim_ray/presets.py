@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from ccim_ray.baselines.registry import require_baseline
+from ccim_ray.baselines.card import BaselineCard, Input
+from ccim_ray.baselines.registry import baseline_card, checked_options
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.datasets.registry import DatasetCard, dataset_card
 from ccim_ray.errors import RequestError
-from ccim_ray.experiment import BackboneSettings, Experiment, TrunkSettings
-from ccim_ray.paper import DEFAULT_DICTIONARY_SIZE, DICTIONARY_SIZES
+from ccim_ray.experiment import BackboneSettings, Experiment
+from ccim_ray.paper import DICTIONARY_SIZES
 
-DATASETS = ("confounded_scenes", "emotic", "caer_s", "groupwalk")
 PRESETS = ("smoke", "quick", "paper")
 
-_LOSSES = {"emotic": "weighted_mse", "caer_s": "cross_entropy", "groupwalk": "soft_margin"}
-"""EMOT-Net's on EMOTIC. The paper names none for GroupWalk: the usual one where several categories may hold."""
-
-_STAND_IN_TRUNKS = TrunkSettings(
-    context=BackboneSettings(arch="thin_resnet", weights="scenes"),
-    body=BackboneSettings(arch="thin_resnet", weights="bodies"),
-)
-_RESNET_TRUNKS = TrunkSettings(
-    context=BackboneSettings(arch="resnet18", weights="places365"),
-    body=BackboneSettings(arch="resnet18", weights="imagenet"),
-)
+_STAND_IN_ARCH: Final = "thin_resnet"
 
 
 @dataclass(frozen=True)
@@ -54,43 +46,74 @@ def preset(name: str) -> Preset:
 
 
 def default_experiment(
-    dataset: str, preset_name: str, world: WorldSettings | None, baseline: str = "emot_net"
+    dataset: str,
+    preset_name: str,
+    world: WorldSettings | None,
+    baseline: str = "emot_net",
+    trainable: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Experiment:
-    """The baseline with CCIM on ``dataset``, as the paper or, on the embedded world, as small pictures ask for it.
+    """The baseline with CCIM on ``dataset``, as the literature or, on the embedded world, as small pictures ask for it.
 
-    On real datasets the optimiser follows EMOT-Net's published training (SGD, step decay) and the backbone the
-    paper (ResNet-152 on Places365, section 4.3).
+    On real datasets the training follows the baseline's own literature, and the backbone of the dictionary the paper
+    (ResNet-152 on Places365, section 4.3).
+
+    Args:
+        trainable: "head" or "all"; None takes head, or all in preset paper on real datasets.
+        options: of the baseline; on the embedded world EmotiCon reads the depth pictures unless told otherwise.
     """
-    if dataset not in DATASETS:
-        raise RequestError(f"--dataset {dataset}: there is no such dataset; choose one of {', '.join(DATASETS)}")
-    require_baseline(baseline)
-    sizes = preset(preset_name)
-    like = world.like if world else dataset
+    of_data, sizes = dataset_card(dataset), preset(preset_name)
+    like = dataset_card(world.like) if world else of_data
+    card = baseline_card(baseline)
+    chosen = checked_options(card, _known_depth(card, world) | dict(options or {}))
+    mode = trainable or ("all" if preset_name == "paper" and not world else "head")
     values: dict[str, Any] = {
-        "dataset": dataset,
+        "dataset": of_data.name,
         "baseline": baseline,
+        "baseline_options": chosen,
+        "trunks": _trunks(card.inputs(chosen), mode, stand_ins=world is not None),
+        "trainable": mode,
         "world": world,
         "subject_limit": None if world else sizes.subject_limit,
-        "loss": _LOSSES[like],
-        "dictionary": {"size": min(DEFAULT_DICTIONARY_SIZE[like], max(sizes.sizes))},
+        "loss": _loss(card, like),
+        "modality_weight": card.training.get("modality_weight", 0.0),
+        "dictionary": {"size": min(like.dictionary_size, max(sizes.sizes))},
         "epochs": sizes.epochs,
         "batch_size": sizes.batch_size,
     }
     if world:
-        values |= {
-            "trunks": _STAND_IN_TRUNKS,
-            "backbone": BackboneSettings(arch="thin_resnet", weights="scenes"),
-        }
+        values["backbone"] = BackboneSettings(arch=_STAND_IN_ARCH, weights="scenes")
     else:
-        values |= {
-            "trunks": _RESNET_TRUNKS,
-            "backbone": BackboneSettings(arch="resnet152", weights="places365"),
-            "optimiser": "sgd",
-            "schedule": "step",
-            "learning_rate": 0.01,
-            "weight_decay": 5e-4,
-            "epochs": 15 if preset_name == "paper" else sizes.epochs,
-            "batch_size": 52,
-            "trainable": "all" if preset_name == "paper" else "head",
-        }
+        values["backbone"] = BackboneSettings(arch="resnet152", weights="places365")
+        values |= card.training
+        if preset_name != "paper":
+            values["epochs"] = sizes.epochs
     return Experiment.parse(values)
+
+
+def _known_depth(card: BaselineCard, world: WorldSettings | None) -> dict[str, Any]:
+    return {"sociodynamic": "depth"} if world and "sociodynamic" in card.options else {}
+
+
+def _loss(card: BaselineCard, dataset: DatasetCard) -> str:
+    """The baseline's own on this dataset; where the literature has none, the usual one."""
+    return card.losses.get(dataset.name, "soft_margin" if dataset.multi_label else "cross_entropy")
+
+
+def _trunks(inputs: tuple[Input, ...], trainable: str, stand_ins: bool) -> dict[str, BackboneSettings]:
+    trunks = {}
+    for item in inputs:
+        chosen = item.trunk_for(trainable)
+        if chosen:
+            arch, weights = _stand_in(item, *chosen) if stand_ins else chosen
+            trunks[str(item.view)] = BackboneSettings.model_validate({"arch": arch, "weights": weights})
+    return trunks
+
+
+def _stand_in(item: Input, arch: str, weights: str) -> tuple[str, str]:
+    """The embedded world's own pre-training in place of Places365 and ImageNet."""
+    if weights == "places365":
+        return _STAND_IN_ARCH, "scenes"
+    if weights == "imagenet":
+        return _STAND_IN_ARCH, "bodies" if item.view in ("body", "face") else "objects"
+    return arch, weights

@@ -1,68 +1,87 @@
-"""The whole model of one trial: trunks, baseline, CCIM, classifier.
+"""A baseline, the deconfounder where it has one, and the classifier, as one module.
 
-Shape suffixes: B subjects, H joint dimensions, M dimensions of do(X), K categories.
+Shape suffixes: B subjects, H joint dimensions, M dimensions of do(X) or modalities, K categories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from ccim_ray.baselines.card import Input
 from ccim_ray.intervention import CCIM, Projection
 from ccim_ray.perception.backbones import Backbone
 
-if TYPE_CHECKING:
-    from ccim_ray.baselines.registry import Baseline
+
+class Prediction(NamedTuple):
+    """What a recogniser gives.
+
+    Attributes:
+        logits_BK: of the categories.
+        modality_logits_BMK: each modality's own, where the baseline has them (EmotiCon); else None.
+    """
+
+    logits_BK: Tensor
+    modality_logits_BMK: Tensor | None
 
 
 class Recogniser(nn.Module):
     """Views of a subject -> logits of its categories.
 
     Args:
-        baseline: maps the views' features to the joint feature h (B, H).
+        baseline: maps features by view to the joint feature h (B, H), or to h and its modalities' logits.
+        inputs: what the baseline reads.
         num_categories: K.
         ccim: the intervention put between h and the classifier (paper Fig. 4b); None leaves it out.
-        trunks: the backbone of each view, for training end to end; None where features are given.
+        trunks: the backbone of each picture view, for training end to end; None where features are given.
 
     Raises:
-        ValueError: a view of the baseline has no trunk.
+        ValueError: a picture view of the baseline has no trunk.
     """
 
     def __init__(
         self,
-        baseline: Baseline,
+        baseline: nn.Module,
+        inputs: Sequence[Input],
         num_categories: int,
         ccim: CCIM | Projection | None = None,
         trunks: Mapping[str, Backbone] | None = None,
     ) -> None:
         super().__init__()
-        if trunks is not None and set(trunks) != set(baseline.views):
-            raise ValueError(f"trunks for {sorted(trunks)}, but the baseline's views are {baseline.views}")
+        self._inputs = tuple(inputs)
+        pictured = {item.view for item in inputs if item.form != "geometry"}
+        if trunks is not None and set(trunks) != pictured:
+            raise ValueError(f"trunks for {sorted(trunks)}, but the baseline's picture views are {sorted(pictured)}")
         self.trunks = nn.ModuleDict(dict(trunks)) if trunks is not None else None
         self.baseline = baseline
         self.ccim = ccim
-        hidden_dim = baseline.joint_dim if ccim is None else ccim.joint_projection.out_features
+        joint_dim: int = baseline.joint_dim  # type: ignore[assignment]  # a member of every baseline
+        hidden_dim = joint_dim if ccim is None else ccim.joint_projection.out_features
         self.classifier = nn.Linear(hidden_dim, num_categories)
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor]) -> Prediction:
         """Logits (B, K) float.
 
-        ``inputs`` holds, for each view, features (B, D) float where there are no trunks, else pictures
-        (B, S, S, 3) uint8 that are normalised on their device.
+        ``inputs`` holds, for each picture view, features (B, D) or maps (B, D, h, w) float where there are no trunks,
+        else pictures (B, S, S, 3) uint8 that are normalised on their device; and each geometry view's tensor.
         """
-        hidden = self.baseline(self._features(inputs))
+        joint = self.baseline(self.features(inputs))
+        hidden, modality_logits_BMK = joint if isinstance(joint, tuple) else (joint, None)
         if self.ccim is not None:
             hidden = self.ccim(hidden)
-        logits_BK: Tensor = self.classifier(hidden)
-        return logits_BK
+        return Prediction(self.classifier(hidden), modality_logits_BMK)
 
-    def _features(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        if self.trunks is None:
-            return inputs
-        features = {}
-        for view, trunk in self.trunks.items():
+    def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the baseline reads, by view."""
+        found: dict[str, Tensor] = {}
+        for item in self._inputs:
+            view = inputs[item.view]
+            if self.trunks is None or item.form == "geometry":
+                found[item.view] = view.float()
+                continue
+            trunk = self.trunks[item.view]
             assert isinstance(trunk, Backbone)
-            features[view] = trunk(trunk.normalise(inputs[view]))
-        return features
+            found[item.view] = trunk.features(trunk.normalise(view), item.form)
+        return found

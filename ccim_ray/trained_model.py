@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +16,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ccim_ray.baselines.card import Input
+from ccim_ray.baselines.registry import inputs_of
 from ccim_ray.confounders import ConfounderDictionary
 from ccim_ray.datasets.images import read_rgb
-from ccim_ray.datasets.subject import Box, clip_box
+from ccim_ray.datasets.subject import Box, Subject, clip_box
 from ccim_ray.errors import RequestError
-from ccim_ray.experiment import Experiment
-from ccim_ray.perception.architectures import View, architecture, frame_view
+from ccim_ray.experiment import BackboneSettings, Experiment
+from ccim_ray.perception.architectures import architecture, frame_view, is_geometry
 from ccim_ray.perception.backbones import Backbone
+from ccim_ray.perception.geometry import geometry_of
 from ccim_ray.perception.weights import load_backbone
 from ccim_ray.recogniser import Recogniser
 from ccim_ray.storage import read_json
@@ -54,20 +58,24 @@ class TrainedModel:
         return np.concatenate(scores)
 
     def _views(self, images: Sequence[Path], boxes: Sequence[Box]) -> dict[str, torch.Tensor]:
-        pictures: dict[View, list[npt.NDArray[np.uint8]]] = {view: [] for view in self._arches}
+        made: dict[str, list[npt.NDArray[Any]]] = {item.view: [] for item in self._inputs}
         for path, box in zip(images, boxes, strict=True):
             image_HWC = read_rgb(path)
-            clipped = clip_box(box, image_HWC.shape[1], image_HWC.shape[0])
-            if clipped is None:
-                raise RequestError(f"{path}: the box {box} does not lie in the image; give pixels x1 y1 x2 y2")
-            for view, arch in self._arches.items():
-                pictures[view].append(frame_view(view, image_HWC, clipped, architecture(arch)))
-        return {view: torch.from_numpy(np.stack(of_view)) for view, of_view in pictures.items()}
+            subject = _subject(path, box, image_HWC.shape[1], image_HWC.shape[0])
+            for item in self._inputs:
+                arch = architecture(self.experiment.trunks.get(item.view, self._context).arch)
+                if is_geometry(item.view):
+                    made[item.view].append(geometry_of(item.view, subject, arch))
+                else:
+                    made[item.view].append(frame_view(item.view, image_HWC, subject, arch))
+        return {view: torch.from_numpy(np.stack(of_view)) for view, of_view in made.items()}
 
     def _scores(self, inputs: dict[str, torch.Tensor]) -> npt.NDArray[np.float32]:
-        if self.trunks:
-            inputs = {view: self.trunks[view](self.trunks[view].normalise(inputs[view])) for view in inputs}
-        logits_SK = self.recogniser(inputs)
+        for item in self._inputs:
+            if item.form != "geometry" and self.trunks:
+                trunk = self.trunks[item.view]
+                inputs[item.view] = trunk.features(trunk.normalise(inputs[item.view]), item.form)
+        logits_SK = self.recogniser(inputs).logits_BK
         if not self.multi_label:
             scores_SK = logits_SK.softmax(1)
         elif self.experiment.loss == "weighted_mse":  # trained to reach 0 and 1 themselves
@@ -78,19 +86,42 @@ class TrainedModel:
         return probabilities_SK
 
     @property
-    def _arches(self) -> dict[View, str]:
-        return {"context": self.experiment.trunks.context.arch, "body": self.experiment.trunks.body.arch}
+    def _inputs(self) -> tuple[Input, ...]:
+        return inputs_of(self.experiment.baseline, self.experiment.baseline_options)
+
+    @property
+    def _context(self) -> BackboneSettings:
+        return self.experiment.trunks.get("context", self.experiment.backbone)
+
+
+def _subject(path: Path, box: Box, width: int, height: int) -> Subject:
+    clipped = clip_box(box, width, height)
+    if clipped is None:
+        raise RequestError(f"{path}: the box {box} does not lie in the image; give pixels x1 y1 x2 y2")
+    return Subject(
+        subject_id=str(path),
+        image=str(path),
+        width=width,
+        height=height,
+        split="test",
+        body_box=clipped,
+        labels=(),
+        box_source="user",
+    )
 
 
 def load_trained(folder: Path, weights_dir: Path | None = None) -> TrainedModel:
     """Rebuild the model of a trial folder or of a downloaded MLflow model.
 
-    Frozen trunks are not stored with it: they are loaded by name. Raises RequestError where a file is missing.
+    Frozen trunks are not stored with it: they are loaded by name. Raises RequestError where a file is missing, or
+    the model reads depth pictures, of which a new image has none.
     """
     missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
     if missing:
         raise RequestError(f"{folder} holds no trained model: {', '.join(missing)} missing")
     experiment = Experiment.parse(read_json(folder / "experiment.json"))
+    if "depth" in experiment.trunks:
+        raise RequestError(f"{folder}: this model reads depth pictures; predict with a variant that reads none")
     facts = read_json(folder / "categories.json")
     try:
         state = load_file(folder / "best.safetensors")
@@ -104,6 +135,7 @@ def load_trained(folder: Path, weights_dir: Path | None = None) -> TrainedModel:
     recogniser.eval()
     trunks: dict[str, Backbone] = {}
     if experiment.trainable == "head":
-        settings = {"context": experiment.trunks.context, "body": experiment.trunks.body}
-        trunks = {name: load_backbone(trunk.arch, trunk.weights, weights_dir) for name, trunk in settings.items()}
+        trunks = {
+            name: load_backbone(trunk.arch, trunk.weights, weights_dir) for name, trunk in experiment.trunks.items()
+        }
     return TrainedModel(experiment, tuple(facts["names"]), facts["multi_label"], recogniser, trunks)

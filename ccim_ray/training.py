@@ -17,7 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ccim_ray.baselines.losses import make_loss
+from ccim_ray.augmentation import augment
+from ccim_ray.baselines.losses import make_loss, multiplicative
 from ccim_ray.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -74,7 +75,7 @@ def train(
     if process.rank == 0:
         with Journal(folder / "journal.jsonl") as journal:
             journal.rewind(state.epoch - 1)
-    model = _distribute(recogniser, process)
+    model = _distribute(recogniser, experiment, process)
 
     batches = _Batches(inputs.rows("train"), experiment, process)
     key = f"val/{inputs.index.metric}"
@@ -132,13 +133,17 @@ def _train_epoch(
     for step, rows in enumerate(batches.of_epoch(epoch), start=epoch * len(batches)):
         views, targets_BK = _to_device(inputs, rows, process.device)
         if experiment.trainable == "all":
-            views = _flip_half(views)
-        factor = learning_rate_factor(experiment.schedule, epoch, step, experiment.epochs * len(batches))
+            views = augment(views, experiment.augmentation)
+        factor = learning_rate_factor(experiment, epoch, step, experiment.epochs * len(batches))
         for group in optimiser.param_groups:
             group["lr"] = experiment.learning_rate * factor
-        with torch.autocast(process.device.type, torch.bfloat16, experiment.amp and process.device.type == "cuda"):
-            logits_BK = model(views)
-        loss = loss_of(logits_BK.float(), targets_BK)
+        with torch.autocast(process.device.type, torch.bfloat16, _in_bfloat16(experiment, process.device)):
+            prediction = model(views)
+        loss = loss_of(prediction.logits_BK.float(), targets_BK)
+        if prediction.modality_logits_BMK is not None:
+            by_modality = prediction.modality_logits_BMK.float()
+            modality_loss = multiplicative(by_modality, targets_BK, single_label=not inputs.index.multi_label)
+            loss = loss + experiment.modality_weight * modality_loss
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(model.parameters(), experiment.gradient_clip)
@@ -159,16 +164,20 @@ def _test(recogniser: Recogniser, inputs: TrialInputs, folder: Path, device: tor
     return final
 
 
-def learning_rate_factor(schedule: str, epoch: int, step: int, total_steps: int) -> float:
+def _in_bfloat16(experiment: Experiment, device: torch.device) -> bool:
+    return experiment.precision == "bfloat16" or (experiment.precision == "auto" and device.type == "cuda")
+
+
+def learning_rate_factor(experiment: Experiment, epoch: int, step: int, total_steps: int) -> float:
     """Share of the base rate at a step: a function of position alone, so a resumed run needs no state for it.
 
     ``one_cycle``: linear warm-up over the first 15 % of the steps, then a cosine to zero. ``step``: a tenth after
-    every seven epochs, as EMOT-Net was trained. ``constant``: one.
+    every ``step_epochs``. ``constant``: one.
     """
-    if schedule == "constant":
+    if experiment.schedule == "constant":
         return 1.0
-    if schedule == "step":
-        return float(0.1 ** (epoch // 7))
+    if experiment.schedule == "step":
+        return float(0.1 ** (epoch // experiment.step_epochs))
     warm_up = max(1, round(0.15 * total_steps))
     if step < warm_up:
         return (step + 1) / warm_up
@@ -184,7 +193,7 @@ def score_rows(
     scores = []
     for start in range(0, len(rows), EVALUATION_BATCH):
         batch, _ = _to_device(inputs, rows[start : start + EVALUATION_BATCH], device)
-        scores.append(recogniser(batch).float().cpu().numpy())
+        scores.append(recogniser(batch).logits_BK.float().cpu().numpy())
     return np.concatenate(scores) if scores else np.zeros((0, len(inputs.index.categories)), np.float32)
 
 
@@ -246,25 +255,22 @@ def _to_device(
     return views, torch.from_numpy(inputs.index.targets[rows]).to(device)
 
 
-def _flip_half(views: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Mirror a random half of the batch, every view of a subject alike; pictures are (B, H, W, C)."""
-    first = next(iter(views.values()))
-    mirrored_B = torch.rand(len(first)).lt(0.5).to(first.device)[:, None, None, None]
-    return {name: torch.where(mirrored_B, view.flip(2), view) for name, view in views.items()}
-
-
 def _make_optimiser(experiment: Experiment, model: nn.Module) -> torch.optim.Optimizer:
     rate, decay = experiment.learning_rate, experiment.weight_decay
     if experiment.optimiser == "sgd":
         return torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=decay)
+    if experiment.optimiser == "adam":
+        return torch.optim.Adam(model.parameters(), rate, weight_decay=decay)
     return torch.optim.AdamW(model.parameters(), rate, weight_decay=decay)
 
 
-def _distribute(recogniser: Recogniser, process: Process) -> nn.Module:
-    if process.world_size == 1:
-        return recogniser
-    devices = [process.device] if process.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(recogniser, device_ids=devices)
+def _distribute(recogniser: Recogniser, experiment: Experiment, process: Process) -> nn.Module:
+    """The recogniser as it is trained: it and this share their parameters, and checkpoints hold the recogniser's."""
+    model: nn.Module = recogniser
+    if process.world_size > 1:
+        devices = [process.device] if process.device.type == "cuda" else None
+        model = nn.parallel.DistributedDataParallel(recogniser, device_ids=devices)
+    return torch.compile(model) if experiment.compile else model  # type: ignore[return-value]
 
 
 def _mean_over_ranks(values: Tensor, process: Process) -> Tensor:

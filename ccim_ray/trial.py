@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
-from ccim_ray.baselines.registry import build_baseline
+from ccim_ray.baselines.registry import build_baseline, inputs_of
 from ccim_ray.confounders import ConfounderDictionary
 from ccim_ray.environment import environment_tags
-from ccim_ray.experiment import Experiment
+from ccim_ray.experiment import BackboneSettings, Experiment
 from ccim_ray.intervention import CCIM, Projection
 from ccim_ray.perception.architectures import architecture
+from ccim_ray.perception.backbones import Backbone, build_backbone
 from ccim_ray.perception.weights import load_backbone
 from ccim_ray.recogniser import Recogniser
 from ccim_ray.storage import write_json
@@ -29,19 +30,21 @@ def build_recogniser(
     weights_dir: Path | None = None,
 ) -> Recogniser:
     """The untrained model of an experiment: trunks only where they are trained too."""
-    settings = {"context": experiment.trunks.context, "body": experiment.trunks.body}
     trunks = None
     if experiment.trainable == "all":
-        trunks = {name: load_backbone(trunk.arch, trunk.weights, weights_dir) for name, trunk in settings.items()}
-    feature_dims = {name: architecture(trunk.arch).feature_dim for name, trunk in settings.items()}
-    baseline = build_baseline(experiment.baseline, feature_dims)
+        order = torch.channels_last if experiment.channels_last else torch.contiguous_format
+        trunks = {name: _trunk(used, weights_dir).lay_out(order) for name, used in experiment.trunks.items()}
+    feature_dims = {name: architecture(trunk.arch).feature_dim for name, trunk in experiment.trunks.items()}
+    options = experiment.baseline_options
+    baseline = build_baseline(experiment.baseline, feature_dims, num_categories, options)
+    joint_dim: int = baseline.joint_dim  # type: ignore[assignment]  # a member of every baseline
     chosen = experiment.ccim
     intervention: CCIM | Projection | None = None
     if experiment.deconfounder == "projection":
-        intervention = Projection(baseline.joint_dim, chosen.output_dim)
+        intervention = Projection(joint_dim, chosen.output_dim)
     elif dictionary is not None:
         intervention = CCIM(
-            joint_dim=baseline.joint_dim,
+            joint_dim=joint_dim,
             dictionary=dictionary,
             output_dim=chosen.output_dim,
             attention_dim=chosen.attention_dim,
@@ -49,7 +52,14 @@ def build_recogniser(
             use_lambda=chosen.use_lambda,
             use_prior=chosen.use_prior,
         )
-    return Recogniser(baseline, num_categories, intervention, trunks)
+    inputs = inputs_of(experiment.baseline, options)
+    return Recogniser(baseline, inputs, num_categories, intervention, trunks)
+
+
+def _trunk(settings: BackboneSettings, weights_dir: Path | None) -> Backbone:
+    if settings.weights == "random":
+        return build_backbone(settings.arch)  # from torch's generator: another start for every seed
+    return load_backbone(settings.arch, settings.weights, weights_dir)
 
 
 def run_trial(

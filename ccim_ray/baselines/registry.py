@@ -1,37 +1,84 @@
-"""The baselines by name. A new one is one file, one line in BASELINES, and a member of Baseline.
+"""The baselines by name: the paper's four, and those that other installed packages bring.
 
-Knows no torch until a baseline is built, so that a request can be checked at once.
+A package brings one by an entry point of the group ``ccim_ray.baselines`` whose object is a BaselineCard; its name
+is what ``--baseline`` takes. Knows no torch until a baseline is built, so that a request can be checked at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
 
+from ccim_ray.baselines.card import BaselineCard, Input
+from ccim_ray.baselines.cards import CARDS
 from ccim_ray.errors import RequestError
 
 if TYPE_CHECKING:
-    from ccim_ray.baselines.emot_net import EmotNet
+    from torch import nn
 
-    Baseline = EmotNet
-    """Has ``views``, ``joint_dim``, and forward(features by view) -> h (B, joint_dim)."""
-
-BASELINES: dict[str, str] = {"emot_net": "ccim_ray.baselines.emot_net:EmotNet"}
+ENTRY_POINT_GROUP = "ccim_ray.baselines"
 
 
-def require_baseline(name: str) -> None:
-    """RequestError, naming the known ones, where there is no baseline ``name``."""
-    if name not in BASELINES:
-        raise RequestError(f"--baseline {name}: there is no such baseline; choose one of {', '.join(BASELINES)}")
+def baseline_names() -> tuple[str, ...]:
+    """The known baselines, the paper's first."""
+    return (*CARDS, *sorted(_plugged_in()))
 
 
-def build_baseline(name: str, feature_dims: Mapping[str, int]) -> Baseline:
-    """The baseline called ``name`` for features of ``feature_dims[view]`` dimensions.
+def baseline_card(name: str) -> BaselineCard:
+    """The card of the baseline called ``name``.
 
-    Weights are drawn from torch's global generator. RequestError for an unknown name.
+    Raises RequestError, naming the known ones, where there is none, or where a package's entry point is wrong.
     """
-    require_baseline(name)
-    module, _, class_name = BASELINES[name].partition(":")
-    baseline: Baseline = getattr(import_module(module), class_name)(feature_dims)
-    return baseline
+    if name in CARDS:
+        return CARDS[name]
+    found = _plugged_in().get(name)
+    if found is None:
+        raise RequestError(f"--baseline {name}: there is no such baseline; choose one of {', '.join(baseline_names())}")
+    card = load_entry_point(found)
+    if not isinstance(card, BaselineCard) or card.name != name:
+        raise RequestError(f"--baseline {name}: the entry point {found.value} is no BaselineCard of that name; mend it")
+    return card
+
+
+def load_entry_point(found: EntryPoint) -> object:
+    """The object of another package's entry point. RequestError where its package cannot be imported."""
+    try:
+        return found.load()
+    except (ImportError, AttributeError) as error:
+        raise RequestError(f"the entry point {found.name} = {found.value} cannot be loaded ({error})") from error
+
+
+def inputs_of(name: str, options: Mapping[str, Any]) -> tuple[Input, ...]:
+    """What the baseline reads with these options. Raises RequestError for an unknown baseline or option."""
+    card = baseline_card(name)
+    return card.inputs(checked_options(card, options))
+
+
+def checked_options(card: BaselineCard, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The card's options with those given. RequestError for one that it does not have."""
+    unknown = [key for key in options if key not in card.options]
+    if unknown:
+        known = ", ".join(card.options) or "none"
+        raise RequestError(f"--baseline {card.name} has no option {unknown[0]!r}; its options: {known}")
+    return {**card.options, **options}
+
+
+def build_baseline(
+    name: str, feature_dims: Mapping[str, int], num_categories: int, options: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The untrained baseline called ``name``, with ``joint_dim``, for features of ``feature_dims[view]`` dimensions.
+
+    Weights are drawn from torch's global generator. Raises RequestError for an unknown name or option.
+    """
+    card = baseline_card(name)
+    module, _, class_name = card.module.partition(":")
+    built: nn.Module = getattr(import_module(module), class_name)(
+        feature_dims, num_categories, **checked_options(card, options or {})
+    )
+    return built
+
+
+def _plugged_in() -> dict[str, EntryPoint]:
+    return {found.name: found for found in entry_points(group=ENTRY_POINT_GROUP) if found.name not in CARDS}

@@ -26,7 +26,7 @@ MAX_PIXELS = 89_478_485
 """Pillow warns about a decompression bomb above this many pixels; here it is an error."""
 
 CROP_MARGIN = 1.06
-"""Side of a body crop over the longer side of the body box."""
+"""Side of a square crop over the longer side of its box."""
 
 # Raster formats that Pillow decodes itself: EPS, for one, would start an external program.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -158,13 +158,13 @@ def mask_subject(image_HWC: ImageArray, body_box: Box) -> ImageArray:
     return masked_HWC
 
 
-def crop_body(image_HWC: ImageArray, body_box: Box, side: int) -> ImageArray:
+def crop_square(image_HWC: ImageArray, box: Box, side: int) -> ImageArray:
     """A square around the box with a margin of 6 %, bilinear with antialiasing, black outside the picture.
 
     Returns:
         (side, side, 3) uint8.
     """
-    x1, y1, x2, y2 = body_box
+    x1, y1, x2, y2 = box
     half = max(x2 - x1, y2 - y1) * CROP_MARGIN / 2
     left, top = (x1 + x2) / 2 - half, (y1 + y2) / 2 - half
     # resize() takes fractions of a pixel but nothing outside the picture, so black is laid around it first.

@@ -98,6 +98,14 @@ def agents_of(subjects: Sequence[Subject]) -> npt.NDArray[np.str_] | None:
     return np.array(known)
 
 
+def face_region(subject: Subject) -> Box:
+    """The face; where none is known, the upper third of the body box."""
+    if subject.face_box is not None:
+        return subject.face_box
+    x1, y1, x2, y2 = subject.body_box
+    return x1, y1, x2, y1 + (y2 - y1) / 3
+
+
 def subjects_to_table(subjects: Iterable[Subject]) -> pa.Table:
     """Arrow table of SUBJECT_SCHEMA, one row a subject."""
     return pa.Table.from_pylist([asdict(subject) for subject in subjects], schema=SUBJECT_SCHEMA)

@@ -6,13 +6,14 @@ Shape suffixes: H height, W width, C colour channels (RGB), S side of a network'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypeIs
 
-from ccim_ray.datasets.images import crop_body, mask_subject, resize_and_crop
-from ccim_ray.datasets.subject import Box
+from ccim_ray.datasets.images import crop_square, mask_subject, resize_and_crop
+from ccim_ray.datasets.subject import Box, Subject, face_region
 from ccim_ray.errors import RequestError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -91,42 +92,64 @@ def architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
-View = Literal["context", "masked_context", "body"]
+PictureView = Literal["context", "masked_context", "body", "face", "face_hidden_context", "depth"]
+GeometryView = Literal["keypoints", "agents", "regions"]
+View = PictureView | GeometryView
+
+
+def is_geometry(view: View) -> TypeIs[GeometryView]:
+    """Whether the view is a tensor of boxes or points, which no backbone reads."""
+    return view in get_args(GeometryView)
+
+
+Output = Literal["features", "map", "scene"]
 
 
 @dataclass(frozen=True)
 class ViewRequest:
-    """One view of every subject, framed for ``arch``; with ``weights``, what that backbone makes of it.
+    """One view of every subject: pictures framed for ``arch``, or with ``weights`` what that backbone makes of them.
 
-    Views: ``context`` is the whole image, ``masked_context`` the image with the subject's box in black (others
-    stay; section 3.3 of the paper), ``body`` the square crop around the subject's box. Outputs: ``features`` (D,) of
-    the last pooling layer; ``scene`` (2,), the number of the head's most probable class and its probability.
+    Picture views: ``context`` is the whole image, ``masked_context`` the image with the subject's box in black
+    (others stay; section 3.3 of the paper), ``body`` the square crop around the subject's box, ``face`` that of the
+    face, ``face_hidden_context`` the image with the face in black, ``depth`` the depth picture.
+    Geometry views (``perception.geometry``) are small tensors of boxes and points and have no weights.
+
+    With weights, ``output`` is "features" (the global average, (D,) float32), "map" (the last feature map, (D, h, w)
+    float16) or "scene" (the number of the head's most probable class and its probability, (2,) float32).
     """
 
     view: View
     arch: str
     weights: str | None = None
-    output: Literal["features", "scene"] = "features"
+    output: Output = "features"
 
     @property
     def suffix(self) -> str:
-        """Outputs of a backbone are Parquet; pictures are Arrow, which can be memory-mapped."""
-        return ".parquet" if self.weights else ".arrow"
+        """Small rows are Parquet; pictures and maps are Arrow, which can be memory-mapped."""
+        small = is_geometry(self.view) or (self.weights is not None and self.output != "map")
+        return ".parquet" if small else ".arrow"
 
     @property
     def title(self) -> str:
         """As shown to a person."""
-        source = f"{self.arch}/{self.weights}" if self.weights else f"{self.arch} pictures"
-        source += ", scene" if self.output == "scene" else ""
-        return f"{self.view} ({source})"
+        if is_geometry(self.view):
+            return self.view
+        if self.weights is None:
+            return f"{self.view} ({self.arch} pictures)"
+        return f"{self.view} ({self.arch}/{self.weights}{'' if self.output == 'features' else ', ' + self.output})"
 
 
 def frame_view(
-    view: View, image_HWC: npt.NDArray[np.uint8], body_box: Box, arch: Architecture
+    view: PictureView, image_HWC: npt.NDArray[np.uint8], subject: Subject, arch: Architecture
 ) -> npt.NDArray[np.uint8]:
-    """The view as ``arch`` takes it: (side, side, 3) uint8."""
+    """The view as ``arch`` takes it: (side, side, 3) uint8. For ``depth``, ``image_HWC`` is the depth picture."""
     if view == "body":
-        return crop_body(image_HWC, body_box, arch.input_size)
+        return crop_square(image_HWC, subject.body_box, arch.input_size)
+    if view == "face":
+        return crop_square(image_HWC, face_region(subject), arch.input_size)
+    hidden: Box | None = None
     if view == "masked_context":
-        return arch.frame(mask_subject(image_HWC, body_box))
-    return arch.frame(image_HWC)
+        hidden = subject.body_box
+    elif view == "face_hidden_context":
+        hidden = face_region(subject)
+    return arch.frame(image_HWC if hidden is None else mask_subject(image_HWC, hidden))

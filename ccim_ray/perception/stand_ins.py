@@ -25,7 +25,7 @@ from ccim_ray.datasets.confounded_scenes.objects import OBJECT_NAMES
 from ccim_ray.datasets.confounded_scenes.render import render, render_object
 from ccim_ray.datasets.confounded_scenes.scenes import SCENE_NAMES
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
-from ccim_ray.datasets.images import crop_body
+from ccim_ray.datasets.images import crop_square
 from ccim_ray.perception.architectures import architecture
 from ccim_ray.perception.backbones import Backbone, ThinResNet
 from ccim_ray.perception.weight_files import STAND_IN_OUTPUTS
@@ -101,7 +101,7 @@ def draw_pictures(count: int, seed: int, image_size: int = 128) -> PretrainingPi
     for row, scenario in enumerate(scenarios):
         picture = render(scenario, image_size)
         contexts[row] = architecture(ARCH).frame(picture.image_HWC)
-        bodies[row] = crop_body(picture.image_HWC, picture.body_box, side)
+        bodies[row] = crop_square(picture.image_HWC, picture.body_box, side)
         objects[row] = architecture(ARCH).frame(render_object(int(object_N[row]), scenario, image_size))
     expression_ND = np.stack([scenario.expression for scenario in scenarios])
     standardised_ND = (expression_ND - expression_ND.mean(0)) / expression_ND.std(0)

@@ -14,9 +14,11 @@ import numpy.typing as npt
 import torch
 
 from ccim_ray.datasets.images import UnreadableImage, read_rgb
+from ccim_ray.datasets.subject import Subject
 from ccim_ray.errors import RequestError
-from ccim_ray.perception.architectures import ViewRequest, architecture, frame_view
+from ccim_ray.perception.architectures import Output, ViewRequest, architecture, frame_view, is_geometry
 from ccim_ray.perception.backbones import Backbone
+from ccim_ray.perception.geometry import geometry_of
 from ccim_ray.perception.weights import load_backbone
 
 FORWARD_BATCH = 64
@@ -44,28 +46,28 @@ class ViewMaker:
                 self._backbones[key] = backbone.eval().to(device)
 
     def make(
-        self, subjects: Sequence[dict[str, Any]], wanted: Sequence[int]
+        self, subjects: Sequence[Subject], wanted: Sequence[int]
     ) -> tuple[list[npt.NDArray[Any]], list[str | None]]:
         """Rows of each wanted request (by number), and for each subject None or why its image is unusable.
 
-        Unusable subjects get rows of zeros. ``subjects`` are rows with ``image`` and ``body_box``. Raises
-        RequestError where a backbone returns a value that is not finite.
+        Unusable subjects get rows of zeros. Raises RequestError where a backbone returns a value that is not finite,
+        or a subject has no depth picture though one is wanted.
         """
         requests = [self._requests[number] for number in wanted]
-        pictures: list[list[npt.NDArray[np.uint8]]] = [[] for _ in requests]
+        made: list[list[npt.NDArray[Any]]] = [[] for _ in requests]
         reasons: list[str | None] = []
         path, image_HWC, reason = None, None, None
         for subject in subjects:
-            if subject["image"] != path:  # subjects of one image follow each other: decode it once
-                path, (image_HWC, reason) = subject["image"], self._read(subject["image"])
+            if subject.image != path:  # subjects of one image follow each other: decode it once
+                path, (image_HWC, reason) = subject.image, self._read(subject.image)
+            depth_HWC = None
+            if image_HWC is not None and any(request.view == "depth" for request in requests):
+                depth_HWC, reason = self._read_depth(subject)
             reasons.append(reason)
-            for request, made in zip(requests, pictures, strict=True):
-                arch = architecture(request.arch)
-                if image_HWC is None:
-                    made.append(np.zeros((arch.input_size, arch.input_size, 3), np.uint8))
-                else:
-                    made.append(frame_view(request.view, image_HWC, tuple(subject["body_box"]), arch))
-        rows = [self._rows(request, np.stack(made)) for request, made in zip(requests, pictures, strict=True)]
+            for request, rows_of_request in zip(requests, made, strict=True):
+                picture = depth_HWC if request.view == "depth" else image_HWC
+                rows_of_request.append(_row(request, picture, subject))
+        rows = [self._rows(request, np.stack(made_rows)) for request, made_rows in zip(requests, made, strict=True)]
         unusable = np.array([reason is not None for reason in reasons])
         for array in rows:
             array[unusable] = 0
@@ -77,23 +79,47 @@ class ViewMaker:
         except UnreadableImage as error:
             return None, str(error)
 
+    def _read_depth(self, subject: Subject) -> tuple[npt.NDArray[np.uint8] | None, str | None]:
+        if subject.depth is None:
+            raise RequestError(
+                f"{subject.image} has no depth picture, which this baseline reads: put one under "
+                f"{self._root / 'depth'} for every image, or choose a variant without depth"
+            )
+        return self._read(subject.depth)
+
     @torch.inference_mode()
-    def _rows(self, request: ViewRequest, pictures_SHWC: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    def _rows(self, request: ViewRequest, pictures_SHWC: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if request.weights is None:
             return pictures_SHWC
         backbone = self._backbones[request.arch, request.weights, request.output]
         made = []
         for start in range(0, len(pictures_SHWC), FORWARD_BATCH):
             batch = backbone.normalise(torch.from_numpy(pictures_SHWC[start : start + FORWARD_BATCH]).to(self._device))
-            rows = _most_probable(backbone.outputs(batch)) if request.output == "scene" else backbone(batch)
-            made.append(rows.float().cpu().numpy())
-        rows_SD = np.concatenate(made)
-        if not np.isfinite(rows_SD).all():
+            made.append(_output(backbone, batch, request.output).float().cpu().numpy())
+        rows = np.concatenate(made)
+        if request.output == "map":
+            rows = rows.astype(np.float16)  # half the disk, at three digits of an activation
+        if not np.isfinite(rows).all():
             raise RequestError(f"{request.title}: the backbone returned a value that is not finite; check its weights")
-        return rows_SD
+        return rows
+
+
+def _output(backbone: Backbone, images_SCHW: torch.Tensor, output: Output) -> torch.Tensor:
+    if output == "scene":
+        return _most_probable(backbone.outputs(images_SCHW))
+    return backbone.features(images_SCHW, "map" if output == "map" else "pooled")
 
 
 def _most_probable(logits_SK: torch.Tensor) -> torch.Tensor:
     """Index of the most probable class and its probability, (S, 2): float32 holds every index below 2^24."""
     probability_S, class_S = logits_SK.float().softmax(1).max(1)
     return torch.stack([class_S.float(), probability_S], 1)
+
+
+def _row(request: ViewRequest, picture: npt.NDArray[np.uint8] | None, subject: Subject) -> npt.NDArray[Any]:
+    arch = architecture(request.arch)
+    if is_geometry(request.view):
+        return geometry_of(request.view, subject, arch)
+    if picture is None:
+        return np.zeros((arch.input_size, arch.input_size, 3), np.uint8)
+    return frame_view(request.view, picture, subject, arch)

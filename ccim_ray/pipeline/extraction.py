@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray.data
 
 from ccim_ray.console import say, stage
 from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.datasets.subject import Subject, subjects_from_table, subjects_to_table
 from ccim_ray.errors import RequestError
 from ccim_ray.perception.architectures import ViewRequest
 from ccim_ray.plan import SHARD_SUBJECTS, PlannedView
@@ -57,7 +59,7 @@ def extract_views(
         titles = ", ".join(views[k].request.title for k in sorted({k for _, lacking in shards for k in lacking}))
         say(f"Extracting {titles}")
         rows = [_shard_row(dataset, number, lacking) for number, lacking in shards]
-        with stage("extract", "subjects", sum(len(json.loads(row["subjects"])) for row in rows)) as progress:
+        with stage("extract", "subjects", sum(row["count"] for row in rows)) as progress:
             weights = str(weights_dir) if weights_dir else None
             actors = min(len(rows), cluster.gpus or cluster.cpus)
             written = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
@@ -107,8 +109,21 @@ def report_unusable(
 
 def _shard_row(dataset: Dataset, number: int, lacking: tuple[int, ...]) -> dict[str, Any]:
     subjects = dataset.subjects[number * SHARD_SUBJECTS : (number + 1) * SHARD_SUBJECTS]
-    plain = [{"subject_id": s.subject_id, "image": s.image, "body_box": s.body_box} for s in subjects]
-    return {"number": number, "lacking": json.dumps(lacking), "subjects": json.dumps(plain)}
+    return {"number": number, "count": len(subjects), "lacking": json.dumps(lacking), "subjects": _packed(subjects)}
+
+
+def _packed(subjects: Sequence[Subject]) -> bytes:
+    """Subjects as a column of Ray Data holds them."""
+    sink = pa.BufferOutputStream()
+    table = subjects_to_table(subjects)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _unpacked(content: bytes) -> tuple[Subject, ...]:
+    with pa.ipc.open_stream(content) as reader:
+        return subjects_from_table(reader.read_all())
 
 
 class _ShardWriter:
@@ -128,10 +143,10 @@ class _ShardWriter:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         counts = []
         for number, lacking, subjects in zip(batch["number"], batch["lacking"], batch["subjects"], strict=True):
-            plain, wanted = json.loads(subjects), json.loads(lacking)
-            rows, reasons = self._maker.make(plain, wanted)
-            ids = [subject["subject_id"] for subject in plain]
+            unpacked, wanted = _unpacked(subjects), json.loads(lacking)
+            rows, reasons = self._maker.make(unpacked, wanted)
+            ids = [subject.subject_id for subject in unpacked]
             for k, array in zip(wanted, rows, strict=True):
                 write_shard(shard_path(self._views[k], int(number)), ids, array, reasons)
-            counts.append(len(plain))
+            counts.append(len(unpacked))
         return {"subjects": np.array(counts)}

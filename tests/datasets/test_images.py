@@ -240,7 +240,7 @@ def test_body_crop_is_the_antialiased_square_around_the_box(side):
     padded_HWC[:height, :width] = image_HWC
     square = torch.from_numpy(padded_HWC[29:82, 9:62]).permute(2, 0, 1)[None]
     expected = F.interpolate(square, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-    crop_HWC = images.crop_body(image_HWC, box, side)
+    crop_HWC = images.crop_square(image_HWC, box, side)
     inside = slice(2, -2)  # at the rim the filters reach beyond the square, or do not
     expected_HWC = expected[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(crop_HWC[inside, inside], expected_HWC[inside, inside], atol=1.6)
@@ -249,7 +249,7 @@ def test_body_crop_is_the_antialiased_square_around_the_box(side):
 def test_body_crop_does_not_alias():
     board_HWC = np.zeros((1200, 1200, 3), np.uint8)
     board_HWC[(np.indices((1200, 1200)).sum(0) % 2).astype(bool)] = 255
-    crop_HWC = images.crop_body(board_HWC, (100.0, 100.0, 1100.0, 1100.0), 224)
+    crop_HWC = images.crop_square(board_HWC, (100.0, 100.0, 1100.0, 1100.0), 224)
     assert crop_HWC.std() < 4
 
 

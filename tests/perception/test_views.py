@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from ccim_ray.datasets.images import crop_body, mask_subject, resize
+from ccim_ray.datasets.images import crop_square, mask_subject, resize
 from ccim_ray.errors import RequestError
 from ccim_ray.perception.architectures import ViewRequest, architecture, frame_view
 from ccim_ray.perception.backbones import build_network
@@ -41,7 +41,7 @@ def test_each_view_shows_its_part():
     image = noise(0)
     np.testing.assert_array_equal(frame_view("context", image, BOX, ARCH), resize(image, 64))
     np.testing.assert_array_equal(frame_view("masked_context", image, BOX, ARCH), resize(mask_subject(image, BOX), 64))
-    np.testing.assert_array_equal(frame_view("body", image, BOX, ARCH), crop_body(image, BOX, 64))
+    np.testing.assert_array_equal(frame_view("body", image, BOX, ARCH), crop_square(image, BOX, 64))
 
 
 def test_the_masked_context_knows_nothing_of_the_subject_and_all_of_the_others():

@@ -1,0 +1,64 @@
+"""What the platform must know of a baseline without building it. Knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ccim_ray.perception.architectures import View, is_geometry
+
+Form = Literal["pooled", "map", "geometry"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One view of a subject that a baseline reads, and the form in which it reads it.
+
+    Attributes:
+        view: what is prepared (``perception.architectures``).
+        form: "pooled", the trunk's global average (B, D); "map", its last feature map (B, D, h, w); "geometry",
+            the tensor itself, for views that have no trunk.
+        trunk: (architecture, weights) of the literature's own trunk, for training end to end.
+        frozen_trunk: the one whose features are extracted once for the head, where the literature's is trained from
+            scratch. None: the same.
+    """
+
+    view: View
+    form: Form
+    trunk: tuple[str, str] | None = None
+    frozen_trunk: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if is_geometry(self.view) != (self.form == "geometry") or (self.form == "geometry") == bool(self.trunk):
+            raise ValueError(f"{self.view} as {self.form} with trunk {self.trunk}: geometry, and only it, has no trunk")
+
+    def trunk_for(self, trainable: str) -> tuple[str, str] | None:
+        """(architecture, weights) to use for "head" or "all"."""
+        return self.frozen_trunk or self.trunk if trainable == "head" else self.trunk
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineCard:
+    """A baseline, as a plug-in describes it.
+
+    Attributes:
+        name: as given to ``--baseline``.
+        title: as the paper's tables print it.
+        module: "package.module:Class"; called with (feature_dims by view, num_categories, **options), it gives a
+            torch module with ``joint_dim`` that maps features by view to h (B, joint_dim).
+        inputs: what it reads, given the options.
+        options: its options with their defaults.
+        training: settings of ``Experiment`` from the literature, for training end to end on real datasets.
+        losses: loss for a dataset; elsewhere cross-entropy, or soft margin where several categories may hold.
+        approximate: what is not known of the published model; empty where it is built as published.
+    """
+
+    name: str
+    title: str
+    module: str
+    inputs: Callable[[Mapping[str, Any]], tuple[Input, ...]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    losses: Mapping[str, str] = field(default_factory=dict)
+    approximate: str = ""
