@@ -144,7 +144,7 @@ class TrainingFlags(CommonFlags):
     """Flags of jobs that train."""
 
     baseline: str = "emot_net"
-    """The model that CCIM is plugged into."""
+    """The model that CCIM is plugged into: emot_net, gcn_cnn, caer_net, emoticon, or one of another package."""
     baseline_options: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="")] = ()
     """Options of the baseline, such as sociodynamic=agents of emoticon; a wrong name lists those that it has."""
     trainable: _Text = None

@@ -31,10 +31,11 @@ SHARD_COLUMNS = ["subject_id", "reason", "rows"]
 
 @dataclass(frozen=True)
 class ViewRows:
-    """One view of every subject: features (S, D) float32 or pictures (S, H, W, C) uint8.
+    """One view of every subject: features (S, D) float32, geometry (S, rows, coordinates) float32, maps (S, D, H, W)
+    float16 or pictures (S, H, W, C) uint8.
 
     Attributes:
-        shards: arrays whose rows follow the dataset's subjects; pictures stay memory-mapped.
+        shards: arrays whose rows follow the dataset's subjects; maps and pictures stay memory-mapped.
         reasons: for each row, None or why its image could not be used.
     """
 
@@ -121,7 +122,7 @@ def read_subject_index(path: Path) -> SubjectIndex:
 
 
 def write_shard(path: Path, subject_ids: list[str], rows: Array, reasons: list[str | None]) -> None:
-    """Write one shard atomically: ``.parquet`` for features, ``.arrow`` (memory-mappable) for pictures."""
+    """Write one shard atomically: ``.parquet`` for small rows, ``.arrow`` (memory-mappable) for maps and pictures."""
     columns = pa.table(
         {
             "subject_id": pa.array(subject_ids, pa.string()),
@@ -152,7 +153,7 @@ def read_shards(folder: Path, subject_ids: tuple[str, ...]) -> ViewRows:
             f"{folder} holds {len(found)} rows that do not match the {len(subject_ids)} subjects; "
             "delete it and run again"
         )
-    if arrays[0].ndim == 2:
+    if arrays[0].ndim < 4:  # small rows
         arrays = [np.concatenate(arrays)]
     return ViewRows(tuple(arrays), tuple(reasons))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class TrainedModel:
         probabilities_SK: npt.NDArray[np.float32] = scores_SK.float().numpy()
         return probabilities_SK
 
-    @property
+    @cached_property
     def _inputs(self) -> tuple[Input, ...]:
         return inputs_of(self.experiment.baseline, self.experiment.baseline_options)
 

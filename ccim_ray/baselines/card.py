@@ -47,9 +47,9 @@ class BaselineCard:
         title: as the paper's tables print it.
         module: "package.module:Class"; called with (feature_dims by view, num_categories, **options), it gives a
             torch module with ``joint_dim`` that maps features by view to h (B, joint_dim).
-        inputs: what it reads, given the options.
+        inputs: what it reads, given all options; raises RequestError for a value that an option cannot have.
         options: its options with their defaults.
-        training: settings of ``Experiment`` from the literature, for training end to end on real datasets.
+        training: settings of ``Experiment`` from the literature, for real datasets.
         losses: loss for a dataset; elsewhere cross-entropy, or soft margin where several categories may hold.
         approximate: what is not known of the published model; empty where it is built as published.
     """

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ccim_ray.baselines.card import BaselineCard, Input
+from ccim_ray.errors import RequestError
 
 _PLACES, _IMAGENET = ("resnet18", "places365"), ("resnet18", "imagenet")
 _CONTEXT_VGG, _BODY_VGG = ("vgg16", "places365"), ("vgg16", "imagenet")
@@ -43,7 +44,9 @@ def _emoticon_inputs(options: Mapping[str, Any]) -> tuple[Input, ...]:
     )
     if options["sociodynamic"] == "agents":
         return (*shared, Input("agents", "geometry"))
-    return (*shared, Input("depth", "pooled", _DEPTH_CNN, frozen_trunk=_IMAGENET))
+    if options["sociodynamic"] == "depth":
+        return (*shared, Input("depth", "pooled", _DEPTH_CNN, frozen_trunk=_IMAGENET))
+    raise RequestError(f"--baseline-options sociodynamic={options['sociodynamic']}: choose agents or depth")
 
 
 EMOT_NET = BaselineCard(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from ccim_ray.baselines.card import BaselineCard, Input
 from ccim_ray.baselines.cards import CARDS
 from ccim_ray.errors import RequestError
+from ccim_ray.plug_ins import load_card, plugged_in
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +23,7 @@ ENTRY_POINT_GROUP = "ccim_ray.baselines"
 
 def baseline_names() -> tuple[str, ...]:
     """The known baselines, the paper's first."""
-    return (*CARDS, *sorted(_plugged_in()))
+    return (*CARDS, *sorted(plugged_in(ENTRY_POINT_GROUP, CARDS)))
 
 
 def baseline_card(name: str) -> BaselineCard:
@@ -33,25 +33,14 @@ def baseline_card(name: str) -> BaselineCard:
     """
     if name in CARDS:
         return CARDS[name]
-    found = _plugged_in().get(name)
+    found = plugged_in(ENTRY_POINT_GROUP, CARDS).get(name)
     if found is None:
         raise RequestError(f"--baseline {name}: there is no such baseline; choose one of {', '.join(baseline_names())}")
-    card = load_entry_point(found)
-    if not isinstance(card, BaselineCard) or card.name != name:
-        raise RequestError(f"--baseline {name}: the entry point {found.value} is no BaselineCard of that name; mend it")
-    return card
-
-
-def load_entry_point(found: EntryPoint) -> object:
-    """The object of another package's entry point. RequestError where its package cannot be imported."""
-    try:
-        return found.load()
-    except (ImportError, AttributeError) as error:
-        raise RequestError(f"the entry point {found.name} = {found.value} cannot be loaded ({error})") from error
+    return load_card(found, "--baseline", BaselineCard)
 
 
 def inputs_of(name: str, options: Mapping[str, Any]) -> tuple[Input, ...]:
-    """What the baseline reads with these options. Raises RequestError for an unknown baseline or option."""
+    """What the baseline reads with these options. RequestError for an unknown baseline, option or value."""
     card = baseline_card(name)
     return card.inputs(checked_options(card, options))
 
@@ -70,15 +59,14 @@ def build_baseline(
 ) -> nn.Module:
     """The untrained baseline called ``name``, with ``joint_dim``, for features of ``feature_dims[view]`` dimensions.
 
-    Weights are drawn from torch's global generator. Raises RequestError for an unknown name or option.
+    Weights are drawn from torch's global generator. Raises RequestError for an unknown name or option, or where the
+    card names a class that is not there.
     """
     card = baseline_card(name)
     module, _, class_name = card.module.partition(":")
-    built: nn.Module = getattr(import_module(module), class_name)(
-        feature_dims, num_categories, **checked_options(card, options or {})
-    )
+    try:
+        build = getattr(import_module(module), class_name)
+    except (ImportError, AttributeError) as error:
+        raise RequestError(f"--baseline {name}: its class {card.module} cannot be loaded ({error})") from error
+    built: nn.Module = build(feature_dims, num_categories, **checked_options(card, options or {}))
     return built
-
-
-def _plugged_in() -> dict[str, EntryPoint]:
-    return {found.name: found for found in entry_points(group=ENTRY_POINT_GROUP) if found.name not in CARDS}

@@ -135,12 +135,17 @@ class Dataset:
             if subject.agent is None:
                 del record["agent"]  # a field that came later: without it, older fingerprints stay what they were
             digest.update(json.dumps(record, sort_keys=True).encode())
-            try:
-                size = (self.root / subject.image).stat().st_size
-            except OSError:
-                size = -1  # a missing image is counted when it is read
-            digest.update(str(size).encode())
+            for picture in (subject.image, subject.depth):
+                if picture is not None:
+                    digest.update(_size_of(self.root / picture).encode())
         return digest.hexdigest()
+
+
+def _size_of(path: Path) -> str:
+    try:
+        return str(path.stat().st_size)
+    except OSError:
+        return "-1"  # a missing image is counted when it is read
 
 
 def split_rank(name: str) -> tuple[int, str]:

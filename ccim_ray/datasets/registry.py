@@ -7,21 +7,20 @@ what ``--dataset`` takes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
+from dataclasses import dataclass
 from pathlib import Path
 
 from ccim_ray.datasets.caer_s import load_caer_s
 from ccim_ray.datasets.confounded_scenes.loader import load_confounded_scenes
 from ccim_ray.datasets.dataset import AS_PUBLISHED, Dataset, LoadOptions
+from ccim_ray.datasets.depth import with_depth_pictures
 from ccim_ray.datasets.emotic import load_emotic
 from ccim_ray.datasets.groupwalk import load_groupwalk
 from ccim_ray.errors import RequestError
 from ccim_ray.paper import DEFAULT_DICTIONARY_SIZE
+from ccim_ray.plug_ins import load_card, plugged_in
 
 ENTRY_POINT_GROUP = "ccim_ray.datasets"
-DEPTH_FOLDER = "depth"
-"""Under the data root: a depth picture for ``<image>`` is ``depth/<image>.png``, light for near."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +67,11 @@ def dataset_card(name: str) -> DatasetCard:
     """
     if name in DATASETS:
         return DATASETS[name]
-    plugged_in = _plugged_in()
-    if name not in plugged_in:
-        known = ", ".join((*DATASETS, *sorted(plugged_in)))
+    others = plugged_in(ENTRY_POINT_GROUP, DATASETS)
+    if name not in others:
+        known = ", ".join((*DATASETS, *sorted(others)))
         raise RequestError(f"--dataset {name}: there is no such dataset; choose one of {known}")
-    found = plugged_in[name]
-    try:
-        card = found.load()
-    except (ImportError, AttributeError) as error:
-        raise RequestError(f"the entry point {name} = {found.value} cannot be loaded ({error})") from error
-    if not isinstance(card, DatasetCard) or card.name != name:
-        raise RequestError(f"--dataset {name}: the entry point {found.value} is no DatasetCard of that name; mend it")
-    return card
+    return load_card(others[name], "--dataset", DatasetCard)
 
 
 def load_dataset(name: str, root: Path, options: LoadOptions = AS_PUBLISHED) -> Dataset:
@@ -91,24 +83,11 @@ def load_dataset(name: str, root: Path, options: LoadOptions = AS_PUBLISHED) -> 
     card = dataset_card(name)
     if not root.is_dir():
         raise RequestError(f"--data-root: {root} is no folder; name the folder that holds {name}")
-    return _with_depth_pictures(card.load(root, options))
-
-
-def _with_depth_pictures(dataset: Dataset) -> Dataset:
-    """Name the depth picture of every subject whose loader knows none; a missing one is counted."""
-    folder = dataset.root / DEPTH_FOLDER
-    if not folder.is_dir() or any(subject.depth is not None for subject in dataset.subjects):
-        return dataset
-    subjects = []
-    for subject in dataset.subjects:
-        depth = f"{DEPTH_FOLDER}/{subject.image}.png"
-        if (dataset.root / depth).is_file():
-            subjects.append(replace(subject, depth=depth))
-        else:
-            dataset.defects.add("image without a depth picture", subject.image)
-            subjects.append(subject)
-    return replace(dataset, subjects=tuple(subjects))
-
-
-def _plugged_in() -> dict[str, EntryPoint]:
-    return {found.name: found for found in entry_points(group=ENTRY_POINT_GROUP) if found.name not in DATASETS}
+    dataset = card.load(root, options)
+    if name not in DATASETS and dataset.multi_label != card.multi_label:
+        # The loss is chosen by the card, before the data are read.
+        raise RequestError(
+            f"--dataset {name}: its card says multi_label={card.multi_label}, the dataset that it loads "
+            f"multi_label={dataset.multi_label}; mend the package that brings it"
+        )
+    return with_depth_pictures(dataset)

@@ -29,6 +29,7 @@ class Architecture:
         feature_dim: D, channels of the last pooling layer.
         input_size: S, side in pixels of the square input, for the context and for the body crop.
         resize_to: side in pixels to which a whole picture is resized before its centre is cropped to S.
+        stride: pixels of the input for one of the last feature map.
         head: name of the network's layer (or layers) after the last pooling layer.
         mean, std: of each RGB channel on the 0..1 scale.
         from_scratch: there are no trained weights of it, only "random".
@@ -38,6 +39,7 @@ class Architecture:
     feature_dim: int
     input_size: int = 224
     resize_to: int = 256
+    stride: int = 32
     head: str = "fc"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -66,6 +68,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             feature_dim=512,
             input_size=64,
             resize_to=64,
+            stride=16,
             mean=(0.5, 0.5, 0.5),
             std=(0.25, 0.25, 0.25),
         ),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ccim_ray.datasets.depth import require_depth_pictures
 from ccim_ray.datasets.images import UnreadableImage, read_rgb
 from ccim_ray.datasets.subject import Subject
 from ccim_ray.errors import RequestError
@@ -22,6 +23,9 @@ from ccim_ray.perception.geometry import geometry_of
 from ccim_ray.perception.weights import load_backbone
 
 FORWARD_BATCH = 64
+
+Picture = npt.NDArray[np.uint8] | None
+"""(H, W, 3), where it can be read."""
 
 
 class ViewMaker:
@@ -47,45 +51,39 @@ class ViewMaker:
 
     def make(
         self, subjects: Sequence[Subject], wanted: Sequence[int]
-    ) -> tuple[list[npt.NDArray[Any]], list[str | None]]:
-        """Rows of each wanted request (by number), and for each subject None or why its image is unusable.
+    ) -> tuple[list[npt.NDArray[Any]], list[list[str | None]]]:
+        """Rows of each wanted request (by number); and for each of them and each subject None or why it has none.
 
-        Unusable subjects get rows of zeros. Raises RequestError where a backbone returns a value that is not finite,
-        or a subject has no depth picture though one is wanted.
+        Where the picture that a view shows is unusable, its row is zeros. What a view holds does not depend on which
+        others are made with it. Raises RequestError where a backbone returns a value that is not finite, or a subject
+        has no depth picture though one is wanted.
         """
         requests = [self._requests[number] for number in wanted]
+        if any(request.view == "depth" for request in requests):
+            require_depth_pictures(subjects, self._root)
         made: list[list[npt.NDArray[Any]]] = [[] for _ in requests]
-        reasons: list[str | None] = []
-        path, image_HWC, reason = None, None, None
+        reasons: list[list[str | None]] = [[] for _ in requests]
+        last: dict[bool, tuple[str, Picture, str | None]] = {}
         for subject in subjects:
-            if subject.image != path:  # subjects of one image follow each other: decode it once
-                path, (image_HWC, reason) = subject.image, self._read(subject.image)
-            depth_HWC = None
-            if image_HWC is not None and any(request.view == "depth" for request in requests):
-                depth_HWC, reason = self._read_depth(subject)
-            reasons.append(reason)
-            for request, rows_of_request in zip(requests, made, strict=True):
-                picture = depth_HWC if request.view == "depth" else image_HWC
-                rows_of_request.append(_row(request, picture, subject))
+            for request, made_rows, of_request in zip(requests, made, reasons, strict=True):
+                of_depth = request.view == "depth"
+                path = subject.depth if of_depth and subject.depth else subject.image
+                # Subjects of one image follow each other: decode it once.
+                if of_depth not in last or last[of_depth][0] != path:
+                    last[of_depth] = (path, *self._read(path))
+                _, picture_HWC, reason = last[of_depth]
+                made_rows.append(_row(request, picture_HWC, subject))
+                of_request.append(reason)
         rows = [self._rows(request, np.stack(made_rows)) for request, made_rows in zip(requests, made, strict=True)]
-        unusable = np.array([reason is not None for reason in reasons])
-        for array in rows:
-            array[unusable] = 0
+        for array, of_request in zip(rows, reasons, strict=True):
+            array[[reason is not None for reason in of_request]] = 0
         return rows, reasons
 
-    def _read(self, image: str) -> tuple[npt.NDArray[np.uint8] | None, str | None]:
+    def _read(self, picture: str) -> tuple[Picture, str | None]:
         try:
-            return read_rgb(self._root / image), None
+            return read_rgb(self._root / picture), None
         except UnreadableImage as error:
             return None, str(error)
-
-    def _read_depth(self, subject: Subject) -> tuple[npt.NDArray[np.uint8] | None, str | None]:
-        if subject.depth is None:
-            raise RequestError(
-                f"{subject.image} has no depth picture, which this baseline reads: put one under "
-                f"{self._root / 'depth'} for every image, or choose a variant without depth"
-            )
-        return self._read(subject.depth)
 
     @torch.inference_mode()
     def _rows(self, request: ViewRequest, pictures_SHWC: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -116,10 +114,10 @@ def _most_probable(logits_SK: torch.Tensor) -> torch.Tensor:
     return torch.stack([class_S.float(), probability_S], 1)
 
 
-def _row(request: ViewRequest, picture: npt.NDArray[np.uint8] | None, subject: Subject) -> npt.NDArray[Any]:
+def _row(request: ViewRequest, picture_HWC: Picture, subject: Subject) -> npt.NDArray[Any]:
     arch = architecture(request.arch)
     if is_geometry(request.view):
         return geometry_of(request.view, subject, arch)
-    if picture is None:
+    if picture_HWC is None:
         return np.zeros((arch.input_size, arch.input_size, 3), np.uint8)
-    return frame_view(request.view, picture, subject, arch)
+    return frame_view(request.view, picture_HWC, subject, arch)

@@ -18,9 +18,10 @@ import ray.data
 
 from ccim_ray.console import say, stage
 from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.datasets.depth import require_depth_pictures
 from ccim_ray.datasets.subject import Subject, subjects_from_table, subjects_to_table
 from ccim_ray.errors import RequestError
-from ccim_ray.perception.architectures import ViewRequest
+from ccim_ray.perception.architectures import ViewRequest, is_geometry
 from ccim_ray.plan import SHARD_SUBJECTS, PlannedView
 from ccim_ray.prepared import write_shard
 from ccim_ray.rates import Rates
@@ -49,13 +50,15 @@ def extract_views(
     weights_dir: Path | None,
     rates: Rates,
 ) -> None:
-    """Make every view that is missing, then say which images could not be used.
+    """Make every view that is missing, in one pass over the images.
 
-    Runs one actor a GPU where there are GPUs, one a core where not. Raises RequestError where no image of the
-    train or the val split is usable.
+    Runs one actor a GPU where there are GPUs, one a core where not. Raises RequestError before it starts where a
+    depth picture is missing.
     """
     shards = missing_shards(views, len(dataset.subjects))
     if shards:
+        if any(view.request.view == "depth" for view in views):
+            require_depth_pictures(dataset.subjects, dataset.root)
         titles = ", ".join(views[k].request.title for k in sorted({k for _, lacking in shards for k in lacking}))
         say(f"Extracting {titles}")
         rows = [_shard_row(dataset, number, lacking) for number, lacking in shards]
@@ -72,9 +75,10 @@ def extract_views(
             )
             for row in written.iter_rows():
                 progress.advance(int(row["subjects"]))
-        arches = {(view.request.arch, "features" if view.request.weights else "pictures") for view in views}
+        pictured = [k for k, view in enumerate(views) if not is_geometry(view.request.view)]  # geometry costs nothing
+        arches = {(views[k].request.arch, "features" if views[k].request.weights else "pictures") for k in pictured}
         if len(arches) == 1:  # one pass over several networks says nothing about any of them
-            made = sum(len(lacking) for _, lacking in shards) / len(shards) * progress.done
+            made = sum(k in pictured for _, lacking in shards for k in lacking) / len(shards) * progress.done
             rates.record("extract/" + "/".join(next(iter(arches))), made, progress.seconds)
 
 
@@ -146,7 +150,7 @@ class _ShardWriter:
             unpacked, wanted = _unpacked(subjects), json.loads(lacking)
             rows, reasons = self._maker.make(unpacked, wanted)
             ids = [subject.subject_id for subject in unpacked]
-            for k, array in zip(wanted, rows, strict=True):
-                write_shard(shard_path(self._views[k], int(number)), ids, array, reasons)
+            for k, array, of_view in zip(wanted, rows, reasons, strict=True):
+                write_shard(shard_path(self._views[k], int(number)), ids, array, of_view)
             counts.append(len(unpacked))
         return {"subjects": np.array(counts)}

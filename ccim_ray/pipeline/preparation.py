@@ -33,7 +33,9 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
             write_subject_index(dataset, plan.subjects)
         extract_views(dataset, plan.views, cluster, weights_dir, rates)
         index = read_subject_index(plan.subjects)
-        report_unusable(dataset, read_shards(plan.views[0].folder, index.subject_ids).reasons)
+        shown = {view.request.view == "depth": view for view in plan.views}.values()  # views of a picture agree
+        reasons = [read_shards(view.folder, index.subject_ids).reasons for view in shown]
+        report_unusable(dataset, [next(filter(None, of_subject), None) for of_subject in zip(*reasons, strict=True)])
         build_dictionaries(plan, rates)
     return dataset
 

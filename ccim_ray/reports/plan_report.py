@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ccim_ray.datasets.confounded_scenes.world import is_complete
 from ccim_ray.datasets.video_frames import needed_frames, open_frames
-from ccim_ray.perception.architectures import architecture
+from ccim_ray.perception.architectures import architecture, is_geometry
 from ccim_ray.plan import SHARD_SUBJECTS, Plan, PlannedView
 from ccim_ray.rates import REFERENCE_MACHINE, Rates, rate_of_training
 from ccim_ray.resources import TrialResources
@@ -17,6 +17,9 @@ from ccim_ray.storage import Storage
 
 PICTURE_BYTES = {"caer_s": 36_000, "emotic": 9_000, "groupwalk": 9_000}
 """A picture of 128 px of the embedded world with its depth map, by format, as measured."""
+
+GEOMETRY_BYTES = 18 * 3 * 4
+"""The largest geometry, keypoints: 18 joints of 3 float32."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,16 @@ def plan_table(plan: Plan, storage: Storage, resources: TrialResources) -> Table
 
 
 def _bytes_of_a_row(view: PlannedView) -> float:
-    if view.request.output == "scene":
+    request, arch = view.request, architecture(view.request.arch)
+    if is_geometry(request.view):
+        return GEOMETRY_BYTES
+    if request.output == "scene":
         return 8
-    arch = architecture(view.request.arch)
-    return arch.feature_dim * 4 if view.request.weights else arch.input_size**2 * 3
+    if request.weights is None:
+        return arch.input_size**2 * 3
+    if request.output == "map":
+        return arch.feature_dim * (arch.input_size // arch.stride) ** 2 * 2
+    return arch.feature_dim * 4
 
 
 def _duration(seconds: float | None) -> str:

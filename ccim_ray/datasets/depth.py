@@ -1,0 +1,41 @@
+"""Depth pictures that a user puts beside a dataset that has none of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.datasets.subject import Subject
+from ccim_ray.errors import RequestError
+
+DEPTH_FOLDER = "depth"
+"""Under the data root: the depth picture for ``<image>`` is ``depth/<image>.png``, light for near."""
+
+
+def with_depth_pictures(dataset: Dataset) -> Dataset:
+    """Name the depth picture of every subject whose loader knows none; a missing one is counted."""
+    folder = dataset.root / DEPTH_FOLDER
+    if not folder.is_dir() or any(subject.depth is not None for subject in dataset.subjects):
+        return dataset
+    subjects = []
+    for subject in dataset.subjects:
+        depth = f"{DEPTH_FOLDER}/{subject.image}.png"
+        if (dataset.root / depth).is_file():
+            subjects.append(replace(subject, depth=depth))
+        else:
+            dataset.defects.add("image without a depth picture", subject.image)
+            subjects.append(subject)
+    return replace(dataset, subjects=tuple(subjects))
+
+
+def require_depth_pictures(subjects: Iterable[Subject], root: Path) -> None:
+    """RequestError, which names the first and counts them, where subjects have no depth picture."""
+    lacking = dict.fromkeys(subject.image for subject in subjects if subject.depth is None)
+    if lacking:
+        first = next(iter(lacking))
+        raise RequestError(
+            f"{len(lacking)} images have no depth picture, which this baseline reads, the first is {first}: put it at "
+            f"{root / DEPTH_FOLDER / first}.png, or choose a variant of the baseline without depth"
+        )
