@@ -39,18 +39,26 @@ CHANGES = {
     "trunks__body__weights": "random",
     "trainable": "all",
     "loss": "weighted_mse",
+    "modality_weight": 1.0,
     "optimiser": "sgd",
     "schedule": "step",
+    "step_epochs": 4,
     "learning_rate": 0.001,
     "weight_decay": 0.0,
     "gradient_clip": 1.0,
     "epochs": 16,
     "batch_size": 128,
     "patience": 3,
-    "amp": False,
+    "precision": "float32",
+    "compile": True,
     "seed": 1,
 }
 """A value other than the default for every field that decides the result of any trial."""
+
+CHANGES_OF_PICTURES = {
+    "augmentation": "none",
+    "channels_last": False,
+}
 
 CHANGES_OF_DECONFOUNDER = {
     "ccim__attention": "additive",
@@ -85,8 +93,9 @@ def leaves(values, prefix=""):
 
 
 def test_every_field_is_looked_at_here():
-    apart = {"dataset", "baseline", "deconfounder", "workers"}
-    assert set(leaves(experiment().model_dump())) == {*CHANGES, *CHANGES_OF_DECONFOUNDER, *apart}
+    apart = {"dataset", "baseline", "baseline_options__width", "deconfounder", "workers"}
+    every = leaves(experiment(baseline_options={"width": 3}).model_dump())
+    assert set(every) == {*CHANGES, *CHANGES_OF_DECONFOUNDER, *CHANGES_OF_PICTURES, *apart}
 
 
 @pytest.mark.parametrize("deconfounder", ["none", "ccim"])
@@ -105,17 +114,26 @@ def test_settings_of_ccim_count_only_with_ccim(key):
     assert vanilla.with_changes(**change).parameters() == vanilla.parameters()
 
 
+@pytest.mark.parametrize("key", CHANGES_OF_PICTURES)
+def test_settings_of_pictures_count_only_end_to_end(key):
+    change = {key: CHANGES_OF_PICTURES[key]}
+    head, everything = experiment(), experiment(trainable="all")
+    assert signature(everything.with_changes(**change)) != signature(everything)
+    assert signature(head.with_changes(**change)) == signature(head)
+
+
 def test_the_model_the_workers_the_data_and_the_weights_count():
     base = experiment(trainable="all")
     others = [
         signature(base.with_changes(deconfounder="none")),
         signature(base.model_copy(update={"baseline": "another"})),
+        signature(base.with_changes(baseline_options={"width": 3})),
         signature(base.with_changes(workers=2)),
         signature(base, data="other data"),
         base.signature("data", DIGESTS | {"context": "c1"}),
         base.signature("data", DIGESTS | {"backbone": "p1"}),
     ]
-    assert len({signature(base), *others}) == 7
+    assert len({signature(base), *others}) == 8
 
 
 def test_without_lambda_there_is_no_attention_to_choose():
@@ -130,7 +148,7 @@ def test_a_random_dictionary_has_no_principal_components():
     assert signature(base.with_changes(dictionary__seed=1)) != signature(base)
 
 
-ALL_CHANGES = CHANGES | CHANGES_OF_DECONFOUNDER
+ALL_CHANGES = CHANGES | CHANGES_OF_DECONFOUNDER | CHANGES_OF_PICTURES
 
 
 @settings(max_examples=60, deadline=None)
@@ -182,8 +200,8 @@ def test_parameters_have_the_keys_of_the_contract():
 def test_a_change_reaches_a_nested_key_and_leaves_the_original():
     base = experiment()
     changed = base.with_changes(dictionary__size=64, trunks__body__weights="random", world__bias=0.5)
-    assert (changed.dictionary.size, changed.trunks.body.weights, changed.world.bias) == (64, "random", 0.5)
-    assert changed.trunks.context == base.trunks.context
+    assert (changed.dictionary.size, changed.trunks["body"].weights, changed.world.bias) == (64, "random", 0.5)
+    assert changed.trunks["context"] == base.trunks["context"]
     assert base == experiment()
     assert base.world == WorldSettings(images=600)
 
@@ -208,6 +226,10 @@ def test_an_experiment_cannot_be_changed_in_place():
         ({"batch_size": 1}, ("batch_size", "1")),
         ({"epochs": 2.5}, ("epochs", "2.5")),
         ({"ccim__attention": "softmax"}, ("ccim.attention", "'softmax'", "additive")),
+        ({"precision": "half"}, ("precision", "'half'", "bfloat16")),
+        ({"augmentation": "rotate"}, ("augmentation", "'rotate'", "flip_colour")),
+        ({"modality_weight": -1.0}, ("modality_weight", "-1.0")),
+        ({"trunks__boddy__weights": "random"}, ("trunks.boddy",)),
         ({"trainable": "some"}, ("trainable", "'some'", "head")),
         ({"world__bias": 2.0}, ("world.bias", "2.0")),
         ({"world": None}, ("world", "confounded_scenes")),

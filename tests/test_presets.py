@@ -3,9 +3,10 @@
 import pytest
 
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.datasets.registry import DATASETS
 from ccim_ray.errors import RequestError
 from ccim_ray.perception.weight_files import available_weights
-from ccim_ray.presets import DATASETS, PRESETS, default_experiment, preset
+from ccim_ray.presets import PRESETS, default_experiment, preset
 
 LIKES = ("caer_s", "emotic", "groupwalk")
 LOSSES = {"caer_s": "cross_entropy", "emotic": "weighted_mse", "groupwalk": "soft_margin"}
@@ -51,7 +52,7 @@ def test_every_backbone_named_by_a_preset_can_exist(name):
     experiments = [of_world(name, like) for like in LIKES]
     experiments += [default_experiment(dataset, name, None) for dataset in LIKES]
     for experiment in experiments:
-        for backbone in (experiment.trunks.context, experiment.trunks.body, experiment.backbone):
+        for backbone in (*experiment.trunks.values(), experiment.backbone):
             assert backbone.weights in available_weights(backbone.arch)
 
 

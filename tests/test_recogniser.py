@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ccim_ray.baselines.registry import build_baseline
+from ccim_ray.baselines.registry import build_baseline, inputs_of
 from ccim_ray.confounders import ConfounderDictionary
 from ccim_ray.intervention import CCIM
 from ccim_ray.perception.weights import load_backbone
@@ -19,12 +19,13 @@ def make_ccim():
     return CCIM(joint_dim=256, dictionary=dictionary)
 
 
-def make_recogniser(*, with_ccim, with_trunks=False, seed=0):
+def make_recogniser(*, with_ccim, with_trunks=False, trunks=None, seed=0):
     torch.manual_seed(seed)
-    baseline = build_baseline("emot_net", DIMS)
+    baseline = build_baseline("emot_net", DIMS, 7)
     ccim = make_ccim() if with_ccim else None
-    trunks = {view: load_backbone("thin_resnet", "random") for view in DIMS} if with_trunks else None
-    return Recogniser(baseline, 7, ccim, trunks)
+    if with_trunks:
+        trunks = {view: load_backbone("thin_resnet", "random") for view in DIMS}
+    return Recogniser(baseline, inputs_of("emot_net", {}), 7, ccim, trunks)
 
 
 def make_pictures(batch):
@@ -39,7 +40,8 @@ def test_head_mode_is_classifier_of_ccim_of_baseline(with_ccim):
     joint_BH = model.baseline(features)
     hidden = model.ccim(joint_BH) if with_ccim else joint_BH
     assert hidden.shape == (3, 128 if with_ccim else 256)
-    logits_BK = model(features)
+    logits_BK, modality_logits_BMK = model(features)
+    assert modality_logits_BMK is None
     assert logits_BK.shape == (3, 7)
     torch.testing.assert_close(logits_BK, hidden @ model.classifier.weight.T + model.classifier.bias)
 
@@ -65,7 +67,7 @@ def test_trunks_on_pictures_equal_the_head_on_their_features():
     pictures = make_pictures(4)
     with torch.no_grad():
         features = {view: whole.trunks[view](whole.trunks[view].normalise(pictures[view])) for view in pictures}
-        torch.testing.assert_close(whole(pictures), head(features))
+        torch.testing.assert_close(whole(pictures).logits_BK, head(features).logits_BK)
 
 
 @pytest.mark.parametrize("with_trunks", [False, True])
@@ -73,7 +75,7 @@ def test_a_batch_of_one_works_in_eval(with_trunks):
     model = make_recogniser(with_ccim=True, with_trunks=with_trunks).eval()
     inputs = make_pictures(1) if with_trunks else {view: torch.rand(1, 512) for view in DIMS}
     with torch.no_grad():
-        assert model(inputs).isfinite().all()
+        assert model(inputs).logits_BK.isfinite().all()
 
 
 def test_equal_seeds_give_equal_initial_weights():
@@ -87,4 +89,4 @@ def test_equal_seeds_give_equal_initial_weights():
 
 def test_a_view_without_a_trunk_is_refused():
     with pytest.raises(ValueError, match="context"):
-        Recogniser(build_baseline("emot_net", DIMS), 7, trunks={"context": load_backbone("thin_resnet", "random")})
+        make_recogniser(with_ccim=False, trunks={"context": load_backbone("thin_resnet", "random")})

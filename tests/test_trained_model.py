@@ -65,14 +65,13 @@ def prepare(root, folder, *, like, **changes):
         "body": ViewRequest("body", "thin_resnet", weights),
         "masked": ViewRequest("masked_context", "thin_resnet", "random"),
     }
-    subjects = [{"image": subject.image, "body_box": subject.body_box} for subject in dataset.subjects]
     ids = [subject.subject_id for subject in dataset.subjects]
     maker = ViewMaker(dataset.root, list(requests.values()), None, torch.device("cpu"))
-    rows, reasons = maker.make(subjects, [0, 1, 2])
+    rows, reasons = maker.make(dataset.subjects, [0, 1, 2])
     write_subject_index(dataset, folder / "subjects.parquet")
-    for name, request, array in zip(requests, requests.values(), rows, strict=True):
-        write_shard(folder / name / f"shard-00000{request.suffix}", ids[:30], array[:30], reasons[:30])
-        write_shard(folder / name / f"shard-00001{request.suffix}", ids[30:], array[30:], reasons[30:])
+    for name, request, array, why in zip(requests, requests.values(), rows, reasons, strict=True):
+        write_shard(folder / name / f"shard-00000{request.suffix}", ids[:30], array[:30], why[:30])
+        write_shard(folder / name / f"shard-00001{request.suffix}", ids[30:], array[30:], why[30:])
     in_train = [subject.split == "train" for subject in dataset.subjects]
     ConfounderDictionary.fit(rows[2][in_train], size=6).save(folder / "dictionary.safetensors")
     paths = TrialPaths(

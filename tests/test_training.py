@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ccim_ray.baselines.registry import build_baseline
+from ccim_ray.baselines.registry import build_baseline, inputs_of
 from ccim_ray.confounders import ConfounderDictionary
 from ccim_ray.experiment import Experiment
 from ccim_ray.intervention import CCIM
@@ -76,10 +76,10 @@ def run(folder, inputs, on_epoch=lambda epoch, metrics: None, **changes):
     experiment = make_experiment(**changes)
 
     def build():
-        baseline = build_baseline("emot_net", {"context": WIDTH, "body": WIDTH})
+        baseline = build_baseline("emot_net", {"context": WIDTH, "body": WIDTH}, len(CATEGORIES))
         with_ccim = experiment.deconfounder == "ccim"
         ccim = CCIM(baseline.joint_dim, inputs.dictionary) if with_ccim else None
-        return Recogniser(baseline, len(CATEGORIES), ccim)
+        return Recogniser(baseline, inputs_of("emot_net", {}), len(CATEGORIES), ccim)
 
     return train(experiment, inputs, build, Path(folder), on_epoch=on_epoch)
 
@@ -289,14 +289,19 @@ def test_a_trial_that_diverges_later_keeps_its_earlier_epochs(tmp_path):
     assert len(curve(tmp_path)) == 3
 
 
-def test_the_step_schedule_divides_by_ten_every_seven_epochs():
-    factors = [learning_rate_factor("step", epoch, epoch * 5, 100) for epoch in (0, 6, 7, 13, 14, 21)]
-    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.001])
+def test_the_step_schedule_divides_by_ten_every_seven_epochs_or_as_many_as_it_is_told():
+    def factors(experiment, *epochs):
+        return [learning_rate_factor(experiment, epoch, epoch * 5, 100) for epoch in epochs]
+
+    every_seven = make_experiment(schedule="step")
+    assert factors(every_seven, 0, 6, 7, 13, 14, 21) == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.001])
+    every_four = make_experiment(schedule="step", step_epochs=4)
+    assert factors(every_four, 0, 3, 4, 7, 8) == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
 def test_the_one_cycle_schedule_rises_linearly_and_falls_as_a_cosine():
     def factor(step, total=40):
-        return learning_rate_factor("one_cycle", 0, step, total)
+        return learning_rate_factor(make_experiment(schedule="one_cycle"), 0, step, total)
 
     assert [factor(step) for step in range(6)] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
     assert factor(6) == 1
@@ -309,7 +314,8 @@ def test_the_one_cycle_schedule_rises_linearly_and_falls_as_a_cosine():
 
 
 def test_the_constant_schedule_is_constant():
-    assert {learning_rate_factor("constant", step // 5, step, 40) for step in range(40)} == {1.0}
+    constant = make_experiment(schedule="constant")
+    assert {learning_rate_factor(constant, step // 5, step, 40) for step in range(40)} == {1.0}
 
 
 if __name__ == "__main__":

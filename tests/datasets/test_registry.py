@@ -3,17 +3,17 @@
 import pytest
 from PIL import Image
 
-from ccim_ray.datasets.registry import LOADERS, load_dataset
+from ccim_ray.datasets.registry import DATASETS, load_dataset
 from ccim_ray.errors import RequestError
 
 
 def test_unknown_name_lists_the_known_ones(tmp_path):
-    with pytest.raises(RequestError, match="unknown dataset 'imagenet'") as failure:
+    with pytest.raises(RequestError, match="--dataset imagenet: there is no such dataset") as failure:
         load_dataset("imagenet", tmp_path)
     assert all(name in str(failure.value) for name in ("confounded_scenes", "emotic", "caer_s", "groupwalk"))
 
 
-@pytest.mark.parametrize("name", sorted(LOADERS))
+@pytest.mark.parametrize("name", sorted(DATASETS))
 def test_missing_folder_is_named_with_the_flag(name, tmp_path):
     (tmp_path / "file").touch()
     for folder in ("absent", "file"):
@@ -23,7 +23,7 @@ def test_missing_folder_is_named_with_the_flag(name, tmp_path):
         assert "--data-root" in str(failure.value)
 
 
-@pytest.mark.parametrize("name", sorted(LOADERS))
+@pytest.mark.parametrize("name", sorted(DATASETS))
 def test_empty_folder_is_refused_with_the_flag(name, tmp_path):
     with pytest.raises(RequestError, match="--data-root"):
         load_dataset(name, tmp_path)

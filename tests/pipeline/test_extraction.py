@@ -51,9 +51,8 @@ def test_extraction_equals_the_plain_loop_and_resumes(world, tmp_path, cluster) 
 
     torch.set_num_threads(1)
     maker = ViewMaker(world, [view.request for view in views], None, torch.device("cpu"))
-    rows = [{"image": s.image, "body_box": s.body_box} for s in dataset.subjects[:128]]
-    (plain_features, plain_crops), reasons = maker.make(rows, [0, 1])
-    assert set(reasons) == {None}
+    (plain_features, plain_crops), reasons = maker.make(dataset.subjects[:128], [0, 1])
+    assert reasons == [[None] * 128] * 2
     first = np.arange(128)
     np.testing.assert_array_equal(features.take(first), plain_features)
     np.testing.assert_array_equal(crops.take(first), plain_crops)
