@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -34,6 +34,16 @@ def build_recogniser(
     if experiment.trainable == "all":
         order = torch.channels_last if experiment.channels_last else torch.contiguous_format
         trunks = {name: _trunk(used, weights_dir).lay_out(order) for name, used in experiment.trunks.items()}
+    return assemble_recogniser(experiment, num_categories, dictionary, trunks)
+
+
+def assemble_recogniser(
+    experiment: Experiment,
+    num_categories: int,
+    dictionary: ConfounderDictionary | None,
+    trunks: Mapping[str, Backbone] | None,
+) -> Recogniser:
+    """The untrained model of an experiment around these trunks; None where it reads their features."""
     feature_dims = {name: architecture(trunk.arch).feature_dim for name, trunk in experiment.trunks.items()}
     options = experiment.baseline_options
     baseline = build_baseline(experiment.baseline, feature_dims, num_categories, options)

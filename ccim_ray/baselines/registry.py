@@ -62,11 +62,17 @@ def build_baseline(
     Weights are drawn from torch's global generator. Raises RequestError for an unknown name or option, or where the
     card names a class that is not there.
     """
-    card = baseline_card(name)
+    return build_from_card(baseline_card(name), feature_dims, num_categories, options)
+
+
+def build_from_card(
+    card: BaselineCard, feature_dims: Mapping[str, int], num_categories: int, options: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The untrained baseline that the card describes; as ``build_baseline``."""
     module, _, class_name = card.module.partition(":")
     try:
         build = getattr(import_module(module), class_name)
     except (ImportError, AttributeError) as error:
-        raise RequestError(f"--baseline {name}: its class {card.module} cannot be loaded ({error})") from error
+        raise RequestError(f"--baseline {card.name}: its class {card.module} cannot be loaded ({error})") from error
     built: nn.Module = build(feature_dims, num_categories, **checked_options(card, options or {}))
     return built

@@ -21,6 +21,14 @@ AGENTS = 9
 REGIONS = 10
 
 
+SHAPES: dict[GeometryView, tuple[int, int]] = {
+    "keypoints": (JOINTS, 3),
+    "agents": (AGENTS, 5),
+    "regions": (REGIONS, 4),
+}
+"""Of one subject's rows."""
+
+
 def geometry_of(view: GeometryView, subject: Subject, arch: Architecture) -> Floats:
     """The view of one subject, float32: (18, 3), (9, 5) or (10, 4)."""
     if view == "keypoints":

@@ -1,0 +1,63 @@
+"""How large a model is: parameters, and floating point operations for one subject."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ccim_ray.baselines.registry import inputs_of
+from ccim_ray.confounders import ConfounderDictionary
+from ccim_ray.experiment import Experiment
+from ccim_ray.perception.architectures import architecture, is_geometry
+from ccim_ray.perception.backbones import build_backbone
+from ccim_ray.perception.geometry import SHAPES
+from ccim_ray.trial import assemble_recogniser
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Size of a trial's model.
+
+    Attributes:
+        trained: parameters that training changes.
+        frozen: parameters of the trunks whose features a head reads.
+        flops: of one forward pass for one subject, trunks included; a multiplication and an addition are two.
+    """
+
+    trained: int
+    frozen: int
+    flops: int
+
+
+def model_size(experiment: Experiment, num_categories: int) -> ModelSize:
+    """Size of the experiment's model; no weight is loaded or drawn for its trunks."""
+    with torch.device("meta"):
+        drawn = {view: build_backbone(trunk.arch) for view, trunk in experiment.trunks.items()}
+    trunks = {view: trunk.to_empty(device="cpu") for view, trunk in drawn.items()}
+    dictionary = None
+    if experiment.deconfounder == "ccim":
+        width = architecture(experiment.backbone.arch).feature_dim
+        dictionary = ConfounderDictionary.random(experiment.dictionary.size, width)
+    recogniser = assemble_recogniser(experiment, num_categories, dictionary, trunks).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        recogniser(_one_subject(experiment))
+    frozen = sum(map(_parameters, trunks.values())) if experiment.trainable == "head" else 0
+    return ModelSize(_parameters(recogniser) - frozen, frozen, counter.get_total_flops())
+
+
+def _one_subject(experiment: Experiment) -> dict[str, Tensor]:
+    views: dict[str, Tensor] = {}
+    for item in inputs_of(experiment.baseline, experiment.baseline_options):
+        if is_geometry(item.view):
+            views[item.view] = torch.zeros(1, *SHAPES[item.view])
+        else:
+            side = architecture(experiment.trunks[item.view].arch).input_size
+            views[item.view] = torch.zeros(1, side, side, 3, dtype=torch.uint8)
+    return views
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
