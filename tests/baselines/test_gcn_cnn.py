@@ -125,3 +125,9 @@ def test_number_of_parameters():
     graph, body = 6 * (512 * 512 + 512), 512 * 512 + 512
     net = GcnCnn({"context": 512, "body": 512}, 26)
     assert sum(parameter.numel() for parameter in net.parameters()) == affinity + graph + body == 2_362_880
+
+
+def test_boxes_keep_their_precision_beside_half_precision_maps():
+    context_map = torch.arange(64.0).view(1, 1, 8, 8)
+    regions = torch.tensor([[[0.5013, 0.2513, 0.9013, 0.6513]]])
+    torch.testing.assert_close(region_features(context_map.bfloat16(), regions), region_features(context_map, regions))
