@@ -216,7 +216,7 @@ def test_a_near_duplicate_is_a_picture_of_train_a_little_changed(worlds):
         assert truth[copy]["face_box"] == truth[original]["face_box"]
         assert (root / "CAER-S" / copy).read_bytes() != (root / "CAER-S" / original).read_bytes()
         pixels = [read_rgb(root / "CAER-S" / name).astype(float) for name in (copy, original)]
-        assert np.corrcoef(pixels[0].ravel(), pixels[1].ravel())[0, 1] > 0.97
+        assert np.corrcoef(pixels[0].ravel(), pixels[1].ravel())[0, 1] > 0.93
         assert 3 < pixels[0].mean() - pixels[1].mean() < 9
 
 
