@@ -2,9 +2,12 @@
 
 import pytest
 
+from ccim_ray.baselines.cards import CARDS
+from ccim_ray.baselines.registry import inputs_of
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.registry import DATASETS
 from ccim_ray.errors import RequestError
+from ccim_ray.perception.architectures import ARCHITECTURES, is_geometry
 from ccim_ray.perception.weight_files import available_weights
 from ccim_ray.presets import PRESETS, default_experiment, preset
 
@@ -12,8 +15,14 @@ LIKES = ("caer_s", "emotic", "groupwalk")
 LOSSES = {"caer_s": "cross_entropy", "emotic": "weighted_mse", "groupwalk": "soft_margin"}
 
 
-def of_world(name, like):
-    return default_experiment("confounded_scenes", name, WorldSettings(like=like, images=preset(name).world_images))
+OPTIONS = [("emot_net", {}), ("gcn_cnn", {}), ("caer_net", {})]
+OPTIONS += [("emoticon", {"sociodynamic": value}) for value in ("agents", "depth")]
+
+
+def of_world(name, like, *more):
+    return default_experiment(
+        "confounded_scenes", name, WorldSettings(like=like, images=preset(name).world_images), *more
+    )
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -54,6 +63,71 @@ def test_every_backbone_named_by_a_preset_can_exist(name):
     for experiment in experiments:
         for backbone in (*experiment.trunks.values(), experiment.backbone):
             assert backbone.weights in available_weights(backbone.arch)
+
+
+def trunks_of_cards():
+    """Every (architecture, weights) that a card names, for the head or end to end."""
+    items = [item for name, options in OPTIONS for item in inputs_of(name, options)]
+    named = {item.trunk_for(trainable) for item in items for trainable in ("head", "all")} - {None}
+    return [
+        pytest.param(*pair, marks=pytest.mark.xfail(pair[0] not in ARCHITECTURES, reason="not built yet", strict=True))
+        for pair in sorted(named)
+    ]
+
+
+@pytest.mark.parametrize(("arch", "weights"), trunks_of_cards())
+def test_every_trunk_named_by_a_card_can_exist(arch, weights):
+    assert weights in available_weights(arch)
+
+
+def test_the_options_looked_at_here_are_those_of_every_card():
+    assert {name for name, _ in OPTIONS} == set(CARDS)
+    assert {(name, key) for name, options in OPTIONS for key in options} == {
+        (card.name, key) for card in CARDS.values() for key in card.options
+    }
+
+
+@pytest.mark.parametrize(("baseline", "options"), OPTIONS)
+@pytest.mark.parametrize("trainable", ["head", "all"])
+@pytest.mark.parametrize("dataset", LIKES)
+def test_every_baseline_has_a_trunk_for_each_picture_that_it_reads(baseline, options, trainable, dataset):
+    of_data = default_experiment(dataset, "paper", None, baseline, trainable, options)
+    imitated = of_world("quick", dataset, baseline, trainable, options)
+    items = inputs_of(baseline, options)
+    for experiment in (of_data, imitated):
+        assert list(experiment.trunks) == [item.view for item in items if not is_geometry(item.view)]
+        assert (experiment.baseline, experiment.trainable) == (baseline, trainable)
+        assert experiment.baseline_options == options
+        assert experiment.modality_weight == (1.0 if baseline == "emoticon" else 0.0)
+        mean_squares = dataset == "emotic" and baseline in ("emot_net", "gcn_cnn")
+        usual = {"caer_s": "cross_entropy", "emotic": "soft_margin", "groupwalk": "soft_margin"}[dataset]
+        assert experiment.loss == ("weighted_mse" if mean_squares else usual)
+    for item in items:
+        if item.trunk:
+            trunk = of_data.trunks[item.view]
+            assert (trunk.arch, trunk.weights) == item.trunk_for(trainable)
+            # No picture of the embedded world goes through a network that was trained on others.
+            assert imitated.trunks[item.view].weights not in ("places365", "imagenet")
+    if trainable == "head":
+        assert all(trunk.weights != "random" for trunk in (*of_data.trunks.values(), *imitated.trunks.values()))
+        assert {trunk.arch for trunk in imitated.trunks.values()} == {"thin_resnet"}
+
+
+def test_training_is_the_literatures_on_real_datasets_alone():
+    paper = default_experiment("emotic", "paper", None, "emoticon")
+    assert (paper.optimiser, paper.schedule, paper.learning_rate, paper.epochs) == ("adam", "constant", 1e-4, 75)
+    assert default_experiment("emotic", "quick", None, "emoticon").epochs == preset("quick").epochs
+    caer_net = default_experiment("caer_s", "paper", None, "caer_net")
+    assert (caer_net.schedule, caer_net.step_epochs, caer_net.augmentation) == ("step", 4, "flip_colour")
+    assert of_world("quick", "caer_s", "emoticon").optimiser == of_world("quick", "caer_s").optimiser == "adamw"
+
+
+def test_emoticon_reads_the_depth_that_only_the_embedded_world_knows():
+    assert of_world("quick", "caer_s", "emoticon").baseline_options == {"sociodynamic": "depth"}
+    assert default_experiment("caer_s", "quick", None, "emoticon").baseline_options == {"sociodynamic": "agents"}
+    told = of_world("quick", "caer_s", "emoticon", None, {"sociodynamic": "agents"})
+    assert told.baseline_options == {"sociodynamic": "agents"}
+    assert "depth" not in told.trunks
 
 
 def test_presets_grow():

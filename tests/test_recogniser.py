@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
+from ccim_ray.baselines.card import Input
 from ccim_ray.baselines.registry import build_baseline, inputs_of
 from ccim_ray.confounders import ConfounderDictionary
 from ccim_ray.intervention import CCIM
@@ -90,3 +92,64 @@ def test_equal_seeds_give_equal_initial_weights():
 def test_a_view_without_a_trunk_is_refused():
     with pytest.raises(ValueError, match="context"):
         make_recogniser(with_ccim=False, trunks={"context": load_backbone("thin_resnet", "random")})
+
+
+class RegionsOfMap(nn.Module):
+    """Reads a map, a feature and boxes; its two modalities predict too."""
+
+    joint_dim = 6
+
+    def __init__(self):
+        super().__init__()
+        self.of_map, self.of_body, self.of_boxes = nn.Linear(512, 6), nn.Linear(512, 6), nn.Linear(40, 6)
+        self.predictions = nn.ModuleList(nn.Linear(6, 3) for _ in range(2))
+
+    def forward(self, features):
+        peak_BD = features["context"].amax((2, 3))
+        streams = [self.of_map(peak_BD), self.of_body(features["body"]), self.of_boxes(features["regions"].flatten(1))]
+        by_modality = [predict(stream) for predict, stream in zip(self.predictions, streams, strict=False)]
+        return sum(streams), torch.stack(by_modality, 1)
+
+
+MIXED = (
+    Input("context", "map", ("thin_resnet", "random")),
+    Input("body", "pooled", ("thin_resnet", "random")),
+    Input("regions", "geometry"),
+)
+
+
+def mixed_recogniser(*, with_trunks):
+    torch.manual_seed(0)
+    trunks = {view: load_backbone("thin_resnet", "random") for view in DIMS} if with_trunks else None
+    return Recogniser(RegionsOfMap(), MIXED, 3, trunks=trunks).eval()
+
+
+def test_maps_and_boxes_reach_the_baseline_and_the_modalities_come_back():
+    head = mixed_recogniser(with_trunks=False)
+    inputs = {"context": torch.rand(4, 512, 4, 4).half(), "body": torch.rand(4, 512), "regions": torch.rand(4, 10, 4)}
+    logits_BK, modality_logits_BMK = head(inputs)
+    assert logits_BK.dtype == modality_logits_BMK.dtype == torch.float32
+    joint_BH, expected = head.baseline(inputs | {"context": inputs["context"].float()})
+    assert modality_logits_BMK.shape == (4, 2, 3)
+    torch.testing.assert_close(modality_logits_BMK, expected)
+    torch.testing.assert_close(logits_BK, head.classifier(joint_BH))
+
+
+def test_a_trunk_gives_its_map_or_its_mean_as_the_baseline_asks():
+    whole, head = mixed_recogniser(with_trunks=True), mixed_recogniser(with_trunks=False)
+    pictures, regions = make_pictures(4), torch.rand(4, 10, 4)
+    trunk = load_backbone("thin_resnet", "random")
+    with torch.no_grad():
+        maps = {view: trunk.trunk(trunk.normalise(pictures[view])) for view in pictures}
+        assert maps["context"].shape == (4, 512, 4, 4)
+        found = whole(pictures | {"regions": regions})
+        expected = head({"context": maps["context"], "body": maps["body"].mean((2, 3)), "regions": regions})
+    torch.testing.assert_close(found.logits_BK, expected.logits_BK)
+    torch.testing.assert_close(found.modality_logits_BMK, expected.modality_logits_BMK)
+
+
+def test_geometry_has_no_trunk_and_every_picture_has_one():
+    trunk = load_backbone("thin_resnet", "random")
+    for trunks in ({"context": trunk}, {"context": trunk, "body": trunk, "regions": trunk}):
+        with pytest.raises(ValueError, match="picture views are .*body.*context"):
+            Recogniser(RegionsOfMap(), MIXED, 3, trunks=trunks)
