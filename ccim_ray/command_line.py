@@ -84,6 +84,10 @@ class CommonFlags(WorldFlags):
     """Keep EMOTIC's images that are in train and also in val; without it they are left out of train."""
     frame_step: int = 1
     """Use every so-many-th annotated frame of each agent of GroupWalk, from its first."""
+    detector: _Text = None
+    """Finds the persons of CAER-S that have no box in body_boxes.csv: fasterrcnn_resnet50_fpn (the default there),
+    fasterrcnn_mobilenet_v3_large_320_fpn (fast, for laptops), keypointrcnn_resnet50_fpn (poses too), or none, which
+    takes the annotated face grown to a body."""
     storage: _Text = None
     """Folder for everything a run leaves behind. Default: CCIM_RAY_STORAGE, else ./runs, or ~/ccim_ray_runs where
     the job was submitted to a cluster, whose working folder is thrown away."""
@@ -113,7 +117,26 @@ class CommonFlags(WorldFlags):
         if self.frame_step < 1:
             raise RequestError(f"--frame-step {self.frame_step}: give a whole number from 1")
         split_file = self.split_file.expanduser().absolute() if self.split_file else None
-        return LoadOptions(split_file=split_file, drop_overlap=not self.keep_overlap, frame_step=self.frame_step)
+        return LoadOptions(
+            split_file=split_file,
+            drop_overlap=not self.keep_overlap,
+            detector=self._chosen_detector(),
+            frame_step=self.frame_step,
+        )
+
+    def _chosen_detector(self) -> str | None:
+        from ccim_ray.perception.weight_files import DEFAULT_DETECTOR, DETECTOR_FILES
+
+        if self.detector is None:
+            return DEFAULT_DETECTOR if self.dataset == "caer_s" else None
+        if self.detector == "none":
+            return None
+        if self.detector not in DETECTOR_FILES:
+            known = ", ".join((*DETECTOR_FILES, "none"))
+            raise RequestError(f"--detector {self.detector}: there is no such detector; choose one of {known}")
+        if self.dataset != "caer_s":
+            raise RequestError(f"--detector: {self.dataset} annotates a box for every person; leave the flag out")
+        return self.detector
 
     def chosen_preset(self) -> Preset:
         """Raises RequestError for an unknown preset."""

@@ -94,7 +94,8 @@ class BiasRequest:
     @property
     def plan(self) -> Plan:
         """What has to be made before anything can be measured."""
-        return Plan(self.source, self.storage.subjects(self.source.fingerprint), self.views, (), ())
+        subjects = self.storage.subjects(self.source.fingerprint)
+        return Plan(self.source, subjects, self.storage.frames, self.views, (), ())
 
     @property
     def folder(self) -> Path:

@@ -42,7 +42,7 @@ def check(flags: CommonFlags, split_file: Path | None) -> int:
     if split_file:
         split_file = split_file.expanduser().absolute()
         require_splittable(flags.dataset, flags.data_root, split_file)
-    options = replace(flags.load_options(), keep_unlocated=True)
+    options = replace(flags.load_options(), keep_unlocated=True, detector=None)
     experiment = default_experiment(flags.dataset, flags.preset_name, flags.world())
     storage = flags.open_storage()
     source = replace(data_source(experiment, storage, flags.data_root, options), subject_limit=None)

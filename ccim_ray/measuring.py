@@ -81,7 +81,7 @@ def _request(flags: BiasFlags) -> BiasRequest:
         raise RequestError("--splits needs at least one name")
     world = flags.world()
     # A person without a box has a scene all the same: CAER-S comes without any.
-    load_options = replace(flags.load_options(), keep_unlocated=flags.dataset == "caer_s")
+    load_options = replace(flags.load_options(), keep_unlocated=flags.dataset == "caer_s", detector=None)
     experiment = default_experiment(flags.dataset, flags.preset_name, world)
     options = BiasOptions(
         weighting=flags.weighting,

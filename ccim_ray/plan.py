@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,13 @@ from ccim_ray.datasets.registry import load_dataset
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import STAGE_VERSIONS, BackboneSettings, DictionarySettings, Experiment
 from ccim_ray.perception.architectures import Output, View, ViewRequest, is_geometry
+from ccim_ray.perception.detection_files import (
+    SHARD_IMAGES,
+    PlannedDetections,
+    images_to_detect,
+    pictures_digest,
+    with_detected_boxes,
+)
 from ccim_ray.perception.weight_files import weights_digest
 from ccim_ray.prepared import TrialPaths
 from ccim_ray.storage import Storage, read_json, short_digest
@@ -26,17 +33,25 @@ SHARD_SUBJECTS = 128
 
 @dataclass(frozen=True)
 class DataSource:
-    """The dataset of a sweep; read, or for an embedded world rendered, when first asked for."""
+    """The dataset of a sweep; read, or for an embedded world rendered, when first asked for.
+
+    Where a detector has to find boxes, ``annotated`` is what can be known before it ran, and ``dataset`` after.
+    """
 
     name: str
     root: Path
     world: WorldSettings | None
     subject_limit: int | None
+    storage: Storage
     options: LoadOptions = AS_PUBLISHED
+    weights_dir: Path | None = None
 
     @cached_property
     def fingerprint(self) -> str:
-        """Key of everything derived from the data. A world is a function of its settings, so it need not exist."""
+        """Key of everything derived from the data.
+
+        A world is a function of its settings, and boxes of the pictures and the detector, so they need not exist.
+        """
         if self.world:
             return short_digest(
                 {
@@ -45,20 +60,45 @@ class DataSource:
                     "subject_limit": self.subject_limit,
                 }
             )
-        return short_digest({"dataset": self.dataset.fingerprint, "subject_limit": self.subject_limit})
+        key = short_digest({"dataset": self.annotated.fingerprint, "subject_limit": self.subject_limit})
+        return short_digest([key, self.detections.folder.name]) if self.detections else key
 
     @property
     def train_subjects(self) -> int:
         """Subjects in the train split: as many context features as a dictionary is made from."""
         if self.world:
             return self.world.split_sizes()["train"]
-        return sum(subject.split == "train" for subject in self.dataset.subjects)
+        return sum(subject.split == "train" for subject in self.known.subjects)
+
+    @cached_property
+    def detections(self) -> PlannedDetections | None:
+        """What the detector has to find; None without a detector, or where every person has a box."""
+        if self.world or not self.options.detector:
+            return None
+        images = images_to_detect(self.annotated)
+        if not images:
+            return None
+        pictures = pictures_digest(self.root, images)
+        weights = weights_digest(self.options.detector, "coco", self.weights_dir)
+        key = short_digest([pictures, self.options.detector, weights, STAGE_VERSIONS["detection"], SHARD_IMAGES])
+        return PlannedDetections(self.options.detector, self.storage.detections(key), images)
+
+    @cached_property
+    def annotated(self) -> Dataset:
+        """Reads the annotation. Raises RequestError where folder or files are wrong."""
+        options = replace(self.options, keep_unlocated=True) if self.options.detector else self.options
+        dataset = load_dataset(self.name, self.root, options)
+        return dataset.limited(self.subject_limit) if self.subject_limit else dataset
+
+    @property
+    def known(self) -> Dataset:
+        """The dataset as far as it can be known now: before detection with everybody who may yet be found."""
+        return self.annotated if self.detections and self.detections.missing() else self.dataset
 
     @cached_property
     def dataset(self) -> Dataset:
-        """Reads the annotation. Raises RequestError where folder or files are wrong."""
-        dataset = load_dataset(self.name, self.root, self.options)
-        return dataset.limited(self.subject_limit) if self.subject_limit else dataset
+        """Subjects with their boxes. Raises RequestError as ``annotated``, and where detections are missing."""
+        return with_detected_boxes(self.annotated, self.detections) if self.detections else self.annotated
 
 
 @dataclass(frozen=True)
@@ -128,7 +168,7 @@ def make_plan(
     would be larger than the train split.
     """
     first = next(iter(settings.values()))
-    source = data_source(first, storage, data_root, options)
+    source = data_source(first, storage, data_root, options, weights_dir)
     views: dict[str, PlannedView] = {}
     dictionaries: dict[str, PlannedDictionary] = {}
     trials = []
@@ -199,15 +239,21 @@ def trial_state(folder: Path) -> tuple[str, str | None]:
     return ("started", None) if (folder / "checkpoint.pt").exists() else ("new", None)
 
 
-def data_source(experiment: Experiment, storage: Storage, data_root: Path | None, options: LoadOptions) -> DataSource:
+def data_source(
+    experiment: Experiment,
+    storage: Storage,
+    data_root: Path | None,
+    options: LoadOptions,
+    weights_dir: Path | None = None,
+) -> DataSource:
     """Where the dataset of an experiment lies. Raises RequestError where a real dataset was given no folder."""
     if experiment.world:
         key = short_digest({"world": experiment.world.model_dump(mode="json"), "version": STAGE_VERSIONS["world"]})
-        return DataSource(experiment.dataset, storage.world(key), experiment.world, experiment.subject_limit)
+        return DataSource(experiment.dataset, storage.world(key), experiment.world, experiment.subject_limit, storage)
     if data_root is None:
         raise RequestError(f"--dataset {experiment.dataset} needs its folder: add --data-root DIR")
     root = data_root.expanduser().absolute()
-    return DataSource(experiment.dataset, root, None, experiment.subject_limit, options)
+    return DataSource(experiment.dataset, root, None, experiment.subject_limit, storage, options, weights_dir)
 
 
 def weight_digests(experiment: Experiment, weights_dir: Path | None) -> dict[str, str]:

@@ -91,6 +91,10 @@ class Storage:
         """The subject table of one dataset as it was read."""
         return self.root / "derived" / "subjects" / f"{key}.parquet"
 
+    def detections(self, key: str) -> Path:
+        """Folder of one detector's finds in one dataset, as shards."""
+        return self.root / "derived" / "detections" / key
+
     def features(self, key: str) -> Path:
         """Folder of one backbone's feature shards of one view."""
         return self.root / "derived" / "features" / key

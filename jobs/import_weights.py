@@ -16,9 +16,10 @@ class Flags:
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """The download: .pth.tar or .pth of Places365, a torchvision state dict, or safetensors."""
     arch: str
-    """resnet18, resnet50, resnet152 or vgg16."""
+    """resnet18, resnet50, resnet152 or vgg16; or a detector: fasterrcnn_resnet50_fpn,
+    fasterrcnn_mobilenet_v3_large_320_fpn or keypointrcnn_resnet50_fpn."""
     weights: str
-    """What it was trained on: places365 (365 outputs) or imagenet (1000)."""
+    """What it was trained on: places365 (365 outputs) or imagenet (1000); for a detector coco."""
     weights_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder to write. Default: CCIM_RAY_WEIGHTS, else ~/.cache/ccim_ray/weights."""
     allow_pickle: bool = False

@@ -25,12 +25,15 @@ class LoadOptions:
         keep_unlocated: CAER-S: keep a person without any box for a detector to find: ``box_source`` is then
             UNLOCATED and ``body_box`` the whole picture. Otherwise they are counted and left out.
         frame_step: GroupWalk: use every so-many-th annotated frame of each agent, from its first.
+        detector: CAER-S: name of the detector that finds persons without a box of the user's; None takes none. The
+            loaders do not run it: ``plan.DataSource`` does, and sets ``keep_unlocated``.
     """
 
     split_file: Path | None = None
     drop_overlap: bool = True
     keep_unlocated: bool = False
     frame_step: int = 1
+    detector: str | None = None
 
 
 AS_PUBLISHED = LoadOptions()

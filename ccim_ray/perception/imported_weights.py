@@ -22,9 +22,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ccim_ray.errors import RequestError
-from ccim_ray.perception.architectures import Architecture, architecture
-from ccim_ray.perception.backbones import Backbone, build_network
-from ccim_ray.perception.weight_files import PRETRAINING_OUTPUTS, require_available, stored_path
+from ccim_ray.perception.architectures import architecture
+from ccim_ray.perception.backbones import build_network
+from ccim_ray.perception.detection import assemble_detector, build_detector, fixed_outputs
+from ccim_ray.perception.weight_files import DETECTOR_FILES, PRETRAINING_OUTPUTS, require_available, stored_path
 from ccim_ray.perception.weights import assemble_backbone, read_safetensors
 from ccim_ray.storage import atomic_path
 
@@ -39,6 +40,9 @@ OLD_PICKLE_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 TENSOR_KINDS = ("weight", "bias", "running_mean", "running_var")
 """In the order in which a layer holds them."""
 COUNTER = "num_batches_tracked"
+
+DETECTOR_PICTURE = 224
+"""Side in pixels of the picture that checks a detector; it resizes pictures itself."""
 
 State = Mapping[str, Tensor]
 
@@ -77,6 +81,8 @@ def import_weights(
 ) -> ImportedWeights:
     """Write ``<weights_dir>/<arch>_<weights>.safetensors``, which ``load_backbone`` reads, from ``source``.
 
+    A detector's weights "coco", which ``load_detector`` reads, are taken under torchvision's names alone.
+
     Layouts: torchvision's names, with or without ``module.`` before or within them; an nn.Sequential with numeric
     names; VGG's layers by their research names (``conv1_1`` ... ``fc8a``). The last two are mapped by order.
     Batch counters that an old file lacks become 0. All values are stored as float32.
@@ -94,8 +100,8 @@ def import_weights(
     download = _read_download(source, sha256, allow_pickle)
     if download.arch is not None and download.arch.lower() != arch:
         raise RequestError(f"{source} says that it holds {download.arch}, not {arch}: give --arch {download.arch}")
-    state, layout = to_torchvision_names(download.state, arch, PRETRAINING_OUTPUTS[weights], source)
-    features_D = _fixed_features(assemble_backbone(arch, weights, state, str(source)))
+    state, layout = to_torchvision_names(download.state, arch, PRETRAINING_OUTPUTS.get(weights), source)
+    features_D = _fixed_features(arch, weights, state, str(source))
     if not torch.isfinite(features_D).all():
         raise RequestError(f"{source} gives features that are not finite: download it again")
     provenance = {
@@ -105,7 +111,7 @@ def import_weights(
         "layout": layout,
         "architecture": arch,
         "weights": weights,
-        "input_transform": _input_transform(architecture(arch), documented="conv1_1" not in layout),
+        "input_transform": _input_transform(arch, documented="conv1_1" not in layout),
         "versions": ", ".join(f"{package} {version(package)}" for package in ("ccim_ray", "torch", "torchvision")),
         "forward_check": " ".join(f"{value:.7g}" for value in features_D[:CHECKED_FEATURES].tolist()),
     }
@@ -122,11 +128,11 @@ def check_import(path: Path) -> None:
         RequestError: they differ from those stored at the import, or the file is unreadable or has none.
     """
     provenance = read_provenance(path)
-    backbone = assemble_backbone(
+    features_D = _fixed_features(
         provenance["architecture"], provenance["weights"], read_safetensors(path), source=str(path)
     )
     expected = torch.tensor([float(value) for value in provenance["forward_check"].split()])
-    found = _fixed_features(backbone)[:CHECKED_FEATURES]
+    found = features_D[:CHECKED_FEATURES]
     if expected.shape != found.shape or not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
         raise RequestError(
             f"{path} fails its forward check: features {_listed(found.tolist())} where {_listed(expected.tolist())} "
@@ -146,21 +152,27 @@ def read_provenance(path: Path) -> dict[str, str]:
     return provenance
 
 
-def to_torchvision_names(state: State, arch: str, num_outputs: int, source: Path) -> tuple[dict[str, Tensor], str]:
+def to_torchvision_names(
+    state: State, arch: str, num_outputs: int | None, source: Path
+) -> tuple[dict[str, Tensor], str]:
     """The tensors under torchvision's names, float32 and contiguous, with batch counters; and the layout found.
 
+    A detector's outputs are COCO's, and ``num_outputs`` None; its normalisation is frozen and has no counters.
     RequestError, which names ``source``, where one is missing, left over or of another shape.
     """
     with torch.device("meta"):
-        expected: State = build_network(arch, num_outputs).state_dict()
+        network = build_detector(arch) if num_outputs is None else build_network(arch, num_outputs)
+    expected: State = network.state_dict()
     unwrapped = {re.sub(r"(^|\.)module\.", r"\1", name): name for name in state}
-    if all(name[0].isdigit() for name in unwrapped):
+    if num_outputs is None:
+        layout, pairs = "torchvision's names", _pairs_by_name(unwrapped, expected, arch, source)
+    elif all(name[0].isdigit() for name in unwrapped):
         layout, pairs = "nn.Sequential with numeric names, mapped by order", _pairs_by_order(unwrapped, expected)
     elif any(name.startswith("features.conv1_1.") for name in unwrapped):
         layout, pairs = "layers conv1_1 ... fc8a, mapped by order", _pairs_by_order(unwrapped, expected)
     else:
         layout, pairs = "torchvision's names", _pairs_by_name(unwrapped, expected, arch, source)
-    _require_fit(pairs, state, expected, architecture(arch), num_outputs, source)
+    _require_fit(pairs, state, expected, arch, num_outputs, source)
     tensors, wanted = _without_counters(unwrapped), _without_counters(expected)
     if len(tensors) != len(wanted):
         raise RequestError(
@@ -190,7 +202,7 @@ def _pairs_by_order(unwrapped: Mapping[str, str], expected: State) -> list[tuple
 
 def _pairs_by_name(unwrapped: Mapping[str, str], expected: State, arch: str, source: Path) -> list[tuple[str, str]]:
     missing = [name for name in expected if name not in unwrapped and not name.endswith(COUNTER)]
-    unknown = [name for name in unwrapped if name not in expected]
+    unknown = [name for name in unwrapped if name not in expected and not name.endswith(COUNTER)]
     if missing or unknown:
         found = " and ".join(
             f"{verb} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
@@ -205,21 +217,22 @@ def _require_fit(
     pairs: Iterable[tuple[str, str]],
     state: State,
     expected: State,
-    arch: Architecture,
-    num_outputs: int,
+    arch: str,
+    num_outputs: int | None,
     source: Path,
 ) -> None:
     for source_name, name in pairs:
         shape, wanted = tuple(state[source_name].shape), tuple(expected[name].shape)
         if shape == wanted and source_name.rpartition(".")[2] == name.rpartition(".")[2]:
             continue
-        if name.startswith(arch.head) and wanted[:1] == (num_outputs,) and shape[1:] == wanted[1:]:
+        is_head = num_outputs is not None and name.startswith(architecture(arch).head)
+        if is_head and wanted[:1] == (num_outputs,) and shape[1:] == wanted[1:]:
             raise RequestError(
                 f"{source} has {shape[0]} outputs ({source_name}) where {num_outputs} are wanted: "
                 "give the --weights that it was trained as"
             )
         raise RequestError(
-            f"{source} does not hold {arch.name}: its {source_name} {shape} is not {name} {wanted}; "
+            f"{source} does not hold {arch}: its {source_name} {shape} is not {name} {wanted}; "
             "give the --arch that it was trained as"
         )
 
@@ -236,7 +249,7 @@ def _stored(tensor: Tensor) -> Tensor:
 
 def _target(arch: str, weights: str, weights_dir: Path | None, overwrite: bool) -> Path:
     require_available(arch, weights)
-    if weights not in PRETRAINING_OUTPUTS:
+    if arch not in DETECTOR_FILES and weights not in PRETRAINING_OUTPUTS:
         raise RequestError(f"--weights {weights}: only {' and '.join(PRETRAINING_OUTPUTS)} are read from a file")
     target = stored_path(arch, weights, weights_dir)
     if target.exists() and not overwrite:
@@ -311,20 +324,29 @@ def _require_state(state: Any, source: Path) -> State:
     return state
 
 
-def _fixed_features(backbone: Backbone) -> Tensor:
-    # By integer arithmetic: the same picture on every machine, with edges and all brightnesses.
-    side = backbone.input_size
-    row_H11, column_1W1 = torch.arange(side).view(-1, 1, 1), torch.arange(side).view(1, -1, 1)
-    picture_HWC = (row_H11 * 7 + column_1W1 * 3 + row_H11 * column_1W1 // 16 + torch.arange(3) * 80) % 256
+def _fixed_features(arch: str, weights: str, state: State, source: str) -> Tensor:
+    if arch in DETECTOR_FILES:
+        return fixed_outputs(assemble_detector(arch, state, source), _fixed_picture(DETECTOR_PICTURE))
+    backbone = assemble_backbone(arch, weights, state, source).eval()
     with torch.no_grad():
-        features: Tensor = backbone.eval()(backbone.normalise(picture_HWC.to(torch.uint8).unsqueeze(0)))[0]
+        features: Tensor = backbone(backbone.normalise(_fixed_picture(backbone.input_size).unsqueeze(0)))[0]
     return features
 
 
-def _input_transform(arch: Architecture, documented: bool) -> str:
+def _fixed_picture(side: int) -> Tensor:
+    # By integer arithmetic: the same picture on every machine, with edges and all brightnesses.
+    row_H11, column_1W1 = torch.arange(side).view(-1, 1, 1), torch.arange(side).view(1, -1, 1)
+    picture_HWC = (row_H11 * 7 + column_1W1 * 3 + row_H11 * column_1W1 // 16 + torch.arange(3) * 80) % 256
+    return picture_HWC.to(torch.uint8)
+
+
+def _input_transform(arch: str, documented: bool) -> str:
+    if arch in DETECTOR_FILES:
+        return "RGB in 0..1; the network itself resizes and normalises"
+    of = architecture(arch)
     text = (
-        f"RGB in 0..1, resize to {arch.resize_to} x {arch.resize_to}, centre crop of {arch.input_size}, "
-        f"mean {arch.mean}, standard deviation {arch.std}"
+        f"RGB in 0..1, resize to {of.resize_to} x {of.resize_to}, centre crop of {of.input_size}, "
+        f"mean {of.mean}, standard deviation {of.std}"
     )
     return text if documented else f"{text} (assumed: its source does not say whether RGB or BGR; try known pictures)"
 

@@ -22,11 +22,23 @@ STAND_IN_OUTPUTS = {"scenes": 36, "objects": 16, "bodies": 18}
 
 PRETRAINING_OUTPUTS = {"places365": 365, "imagenet": 1000}
 
+DETECTOR_FILES = {
+    "fasterrcnn_resnet50_fpn": "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
+    "fasterrcnn_mobilenet_v3_large_320_fpn": "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth",
+    "keypointrcnn_resnet50_fpn": "keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
+}
+"""Detectors of persons by torchvision's names, with the download of their weights "coco", which are COCO_V1."""
+
+DEFAULT_DETECTOR = "fasterrcnn_resnet50_fpn"
+"""The paper's (section 4.3)."""
+
 RANDOM_SEED = 0
 
 
 def available_weights(arch: str) -> tuple[str, ...]:
     """Names of the weights that exist for ``arch``; RequestError where ``arch`` is unknown."""
+    if arch in DETECTOR_FILES:
+        return ("coco",)
     if architecture(arch).from_scratch:
         return ("random",)
     names = STAND_IN_OUTPUTS if architecture(arch).name == "thin_resnet" else PRETRAINING_OUTPUTS
@@ -34,7 +46,7 @@ def available_weights(arch: str) -> tuple[str, ...]:
 
 
 def weights_path(arch: str, weights: str, weights_dir: Path | None = None) -> Path | None:
-    """The file that holds the weights; None where there is none ("random", or "imagenet" not stored).
+    """The file that holds the weights; None where there is none ("random", or not stored: "imagenet", "coco").
 
     RequestError where the combination does not exist or the places365 file is missing.
     """
@@ -46,7 +58,7 @@ def weights_path(arch: str, weights: str, weights_dir: Path | None = None) -> Pa
     path = stored_path(arch, weights, weights_dir)
     if path.is_file():
         return path
-    if weights == "imagenet":
+    if weights in ("imagenet", "coco"):
         return None
     raise RequestError(
         f"weights {weights!r} of {arch} not found at {path}: put the published file there with "
@@ -63,13 +75,16 @@ def weights_digest(arch: str, weights: str, weights_dir: Path | None = None) -> 
     """64 hexadecimal digits that change when the weights do, without loading them. For cache keys.
 
     sha256 of the file; of the name for "random"; of the download's name, which holds a hash of its content,
-    for "imagenet" without a file. Raises as ``weights_path``.
+    for "imagenet" and "coco" without a file. Raises as ``weights_path``.
     """
     path = weights_path(arch, weights, weights_dir)
     if path is not None:
         status = path.stat()
         return _file_digest(path, status.st_size, status.st_mtime_ns)
-    origin = f"seed {RANDOM_SEED}" if weights == "random" else PurePosixPath(imagenet_url(arch)).name
+    if weights == "coco":
+        origin = DETECTOR_FILES[arch]
+    else:
+        origin = f"seed {RANDOM_SEED}" if weights == "random" else PurePosixPath(imagenet_url(arch)).name
     return hashlib.sha256(f"{arch} {weights} {origin}".encode()).hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +25,9 @@ from ccim_ray.perception.weight_files import (
     require_available,
     weights_path,
 )
+
+if TYPE_CHECKING:
+    import torchvision
 
 
 def load_backbone(arch: str, weights: str, weights_dir: Path | None = None, *, keep_head: bool = False) -> Backbone:
@@ -50,7 +54,8 @@ def load_backbone(arch: str, weights: str, weights_dir: Path | None = None, *, k
         return _initialise(arch).eval()
     path = weights_path(arch, weights, weights_dir)
     if path is None:
-        state, source = _download_imagenet(arch, weights_dir), imagenet_url(arch)
+        put = f"put them at {(weights_dir or default_weights_dir()) / f'{arch}_imagenet.safetensors'}"
+        state, source = download_weights(imagenet_weights(arch), f"'imagenet' of {arch}", put), imagenet_url(arch)
     else:
         state, source = read_safetensors(path), str(path)
     return assemble_backbone(arch, weights, state, source, keep_head).eval()
@@ -94,14 +99,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _download_imagenet(arch: str, weights_dir: Path | None) -> dict[str, Tensor]:
+def download_weights(published: torchvision.models.WeightsEnum, name: str, remedy: str) -> dict[str, Tensor]:
+    """torchvision's state dict, through torch's download cache. RequestError that ends with ``remedy`` if it fails."""
     try:
-        state: dict[str, Tensor] = imagenet_weights(arch).get_state_dict(
+        state: dict[str, Tensor] = published.get_state_dict(
             progress=False, check_hash=True, map_location="cpu", weights_only=True
         )
     except (OSError, RuntimeError) as error:
         raise RequestError(
-            f"weights 'imagenet' of {arch} could not be downloaded from {imagenet_url(arch)} ({error}): put "
-            f"them at {(weights_dir or default_weights_dir()) / f'{arch}_imagenet.safetensors'}"
+            f"weights {name} could not be downloaded from {published.url} ({error}): {remedy}"
         ) from error
     return state

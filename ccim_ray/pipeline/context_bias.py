@@ -18,6 +18,7 @@ from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.errors import RequestError
 from ccim_ray.pipeline.cluster import join_cluster, plain_errors
 from ccim_ray.pipeline.extraction import extract_views, missing_shards, report_unusable
+from ccim_ray.pipeline.frames import extract_frames
 from ccim_ray.pipeline.preparation import report_state
 from ccim_ray.pipeline.worlds import render_world
 from ccim_ray.plan import PlannedView
@@ -48,6 +49,10 @@ def measure_context_bias(request: BiasRequest) -> int:
         with plain_errors():
             render_world(world, request.source.root, rates)
     dataset = request.source.dataset
+    if dataset.videos:
+        join_cluster()
+        with plain_errors():
+            dataset = extract_frames(dataset, request.storage.frames, rates)
     report_state(dataset)
     persons = _recognised(request, dataset, views, rates) if views else _annotated(request, dataset)
     _tell_videos(request, dataset)

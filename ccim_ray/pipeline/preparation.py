@@ -1,4 +1,4 @@
-"""Everything that trials share, made once: world or frames, subjects, their views, dictionaries."""
+"""Everything that trials share, made once: world or frames, missing boxes, subjects, their views, dictionaries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 from ccim_ray.console import say
 from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.perception.detection_files import detection_summary
 from ccim_ray.pipeline.cluster import plain_errors
+from ccim_ray.pipeline.detection import detect_persons
 from ccim_ray.pipeline.dictionaries import build_dictionaries
 from ccim_ray.pipeline.extraction import extract_views, report_unusable
 from ccim_ray.pipeline.frames import extract_frames
@@ -27,7 +29,12 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
     with plain_errors():
         if plan.source.world:
             render_world(plan.source.world, plan.source.root, rates)
+        detections = plan.source.detections
+        if detections:
+            detect_persons(detections, plan.source.annotated.root, cluster, weights_dir, rates)
         dataset = extract_frames(plan.source.dataset, plan.frames, rates)
+        if detections:
+            say(f"  {dataset.name}: {detection_summary(dataset, detections)}")
         report_state(dataset)
         if not plan.subjects.exists():
             write_subject_index(dataset, plan.subjects)

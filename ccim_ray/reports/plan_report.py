@@ -39,17 +39,23 @@ def plan_rows(plan: Plan) -> list[PlanRow]:
     rows = []
     world = plan.source.world
     rendered = world is not None and is_complete(world, plan.source.root)
-    subjects = world.images if world else len(plan.source.dataset.subjects)
+    subjects = world.images if world else len(plan.source.known.subjects)
     if world:
         to_render = 0 if rendered else world.images
         disk = to_render * PICTURE_BYTES[world.like] * (world.image_size / 128) ** 2
         rows.append(
             PlanRow("render", f"{world.images - to_render} pictures", f"{to_render}", "render", to_render, disk)
         )
-    elif plan.source.dataset.videos:
-        frames = sum(len(needed.numbers) for needed in needed_frames(plan.source.dataset))
-        to_decode = sum(len(needed.numbers) for needed in open_frames(plan.source.dataset, plan.frames))
+    elif plan.source.annotated.videos:
+        frames = sum(len(needed.numbers) for needed in needed_frames(plan.source.annotated))
+        to_decode = sum(len(needed.numbers) for needed in open_frames(plan.source.annotated, plan.frames))
         rows.append(PlanRow("decode", f"{frames - to_decode} frames", f"{to_decode}", "decode", to_decode))
+    detections = plan.source.detections
+    if detections:
+        images = len(detections.images)
+        open_images = sum(len(detections.shard_images(number)) for number in detections.missing())
+        title, rate = f"detect ({detections.box_source})", f"detect/{detections.detector}"
+        rows.append(PlanRow(title, f"{images - open_images} pictures", f"{open_images}", rate, open_images))
     for view in plan.views:
         rows_of_view = view.subjects or subjects
         shards = -(-rows_of_view // SHARD_SUBJECTS)
