@@ -54,6 +54,9 @@ def refused(*flags, job="sweep_dict_size"):
         (("--gpus-per-worker", "-1"), ("gpus-per-worker", "-1")),
         (("--dataset", "emotic"), ("--dataset emotic", "--data-root DIR")),
         (("--dataset", "groupwalk"), ("--dataset groupwalk", "--data-root DIR")),
+        (("--frame-step", "2"), ("--frame-step", "confounded_scenes")),
+        (("--dataset", "emotic", "--data-root", ".", "--frame-step", "2"), ("--frame-step", "emotic")),
+        (("--dataset", "groupwalk", "--data-root", ".", "--frame-step", "0"), ("--frame-step 0", "whole number")),
     ],
 )
 def test_a_wrong_flag_is_one_line(tmp_path, flags, words):

@@ -1,9 +1,13 @@
 """Metrics against references written as plain loops."""
 
+import itertools
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 from ccim_ray.metrics import (
     GroupMetric,
@@ -12,6 +16,7 @@ from ccim_ray.metrics import (
     chance,
     eleven_point_average_precision,
     evaluate,
+    evaluate_agents,
     worst_group,
 )
 
@@ -93,7 +98,7 @@ def test_logits_and_probabilities_score_the_same(seed, multi_label):
 def test_chance_is_prevalence_or_the_majority():
     targets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0]])
     row = chance(targets, ["a", "b", "c"], multi_label=True)
-    assert row == pytest.approx({"mAP": 0.5, "AP/a": 0.75, "AP/b": 0.25})
+    assert row == pytest.approx({"mAP": 0.5, "mAP_11_point": row["mAP_11_point"], "AP/a": 0.75, "AP/b": 0.25})
     row = chance(np.eye(4)[[1, 1, 2, 0, 1]], list("abcd"), multi_label=False)
     assert row == pytest.approx({"accuracy": 0.6, "accuracy_uniform": 0.25})
 
@@ -102,8 +107,69 @@ def test_random_scores_come_out_at_chance():
     rng = np.random.default_rng(0)
     targets = (rng.random((20_000, 3)) < [0.05, 0.3, 0.8]).astype(np.float32)
     result = evaluate(rng.normal(size=targets.shape), targets, ["a", "b", "c"], multi_label=True)
-    for key, value in chance(targets, ["a", "b", "c"], multi_label=True).items():
+    row = chance(targets, ["a", "b", "c"], multi_label=True)
+    del row["mAP_11_point"]  # one draw of it may lie far from the mean: the first few ranks decide
+    for key, value in row.items():
         assert result[key] == pytest.approx(value, abs=0.02)
+
+
+def every_order(positives, subjects):
+    """Targets of every way to put so many positives into a ranking."""
+    for places in itertools.combinations(range(subjects), positives):
+        yield np.isin(np.arange(subjects), places).astype(int)
+
+
+@pytest.mark.parametrize(("positives", "subjects"), [(1, 1), (1, 8), (3, 8), (8, 8), (4, 13)])
+def test_chance_of_few_is_the_mean_over_every_order(positives, subjects):
+    descending = -np.arange(float(subjects))
+    orders = list(every_order(positives, subjects))
+    targets = orders[0][:, None]
+    row = chance(targets, ["a"], multi_label=True, agents_S=np.arange(subjects).astype(str))
+    assert row["mAP_agent"] == row["AP_agent/a"]
+    assert row["mAP_agent"] == pytest.approx(np.mean([average_precision(descending, order) for order in orders]))
+    eleven_point = np.mean([eleven_point_average_precision(descending, order) for order in orders])
+    assert row["mAP_11_point"] == pytest.approx(eleven_point, abs=0.006)
+    assert row == chance(targets, ["a"], multi_label=True, agents_S=np.arange(subjects).astype(str))
+
+
+def test_chance_of_11_points_is_above_the_prevalence():
+    targets = np.zeros((2000, 1))
+    targets[:40] = 1
+    row = chance(targets, ["a"], multi_label=True)
+    drawn = np.random.default_rng(1)
+    expected = np.mean([eleven_point_average_precision(drawn.random(2000), targets[:, 0]) for _ in range(500)])
+    assert row["mAP_11_point"] == pytest.approx(expected, abs=0.003)
+    assert row["mAP_11_point"] > 1.2 * row["mAP"]
+
+
+def test_agents_are_scored_by_the_mean_of_their_frames():
+    rng = np.random.default_rng(3)
+    names = ["Angry", "Happy", "Neutral", "Sad"]
+    agents = np.array([f"video/{agent}" for agent in rng.integers(0, 30, 200)])
+    probabilities = rng.random((200, 4))
+    targets = (rng.random((200, 4)) < 0.03).astype(np.float32)
+    targets[:, 3] = 0
+    found = evaluate_agents(probabilities, targets, agents, names)
+    scores = pd.DataFrame(probabilities, columns=names).groupby(agents).mean()
+    labels = pd.DataFrame(targets, columns=names).groupby(agents).max()
+    assert 0 < labels["Angry"].sum() < len(labels) < 200
+    expected = {f"AP_agent/{name}": average_precision_score(labels[name], scores[name]) for name in names[:3]}
+    assert found == pytest.approx(expected | {"mAP_agent": np.mean(list(expected.values()))})
+    by_chance = chance(targets, names, multi_label=True, agents_S=agents)
+    assert {key for key in by_chance if "agent" in key} == set(found)
+
+
+def test_an_agent_of_one_frame_each_is_a_subject():
+    rng = np.random.default_rng(0)
+    probabilities, targets = rng.random((50, 3)), rng.integers(0, 2, (50, 3))
+    found = evaluate_agents(probabilities, targets, np.arange(50).astype(str), ["a", "b", "c"])
+    alone = evaluate(probabilities, targets, ["a", "b", "c"], multi_label=True)
+    assert found["mAP_agent"] == pytest.approx(alone["mAP"])
+
+
+def test_logits_are_refused_where_probabilities_are_averaged():
+    with pytest.raises(ValueError, match="^values from -1 to 3 are no probabilities"):
+        evaluate_agents(np.array([[-1.0], [3.0]]), np.ones((2, 1)), np.array(["a", "a"]), ["x"])
 
 
 def test_groups_are_scored_apart_and_the_worst_is_found():

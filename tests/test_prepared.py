@@ -1,5 +1,6 @@
 """What the preparing stages write is what a trial reads, row for row, and damage is named."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -168,6 +169,31 @@ def test_the_index_holds_what_the_dataset_holds(tmp_path, small_world):
     assert index.targets.dtype == np.float32
     assert (index.categories, index.multi_label) == (dataset.categories, dataset.multi_label)
     assert (index.metric, index.test_splits) == ("accuracy", ("test_id", "test_do", "test_anti"))
+
+
+def test_the_index_follows_agents_through_their_frames(tmp_path, small_world):
+    dataset = load_dataset("confounded_scenes", small_world)
+    assert read_back(dataset, tmp_path).agents is None
+    agents = [f"video/{row // 2}" for row in range(len(dataset.subjects))]
+    followed = tuple(replace(s, agent=agent) for s, agent in zip(dataset.subjects, agents, strict=True))
+    assert read_back(replace(dataset, subjects=followed), tmp_path).agents.tolist() == agents
+    # Each agent once: nothing to average.
+    alone = tuple(replace(subject, agent=subject.subject_id) for subject in dataset.subjects)
+    assert read_back(replace(dataset, subjects=alone), tmp_path).agents is None
+
+
+def test_an_index_from_before_agents_is_still_read(tmp_path, small_world):
+    dataset = load_dataset("confounded_scenes", small_world)
+    write_subject_index(dataset, tmp_path / "index.parquet")
+    pq.write_table(pq.read_table(tmp_path / "index.parquet").drop_columns("agent"), tmp_path / "old.parquet")
+    index = read_subject_index(tmp_path / "old.parquet")
+    assert index.agents is None
+    assert index.subject_ids == tuple(subject.subject_id for subject in dataset.subjects)
+
+
+def read_back(dataset, folder):
+    write_subject_index(dataset, folder / "index.parquet")
+    return read_subject_index(folder / "index.parquet")
 
 
 def test_the_index_keeps_several_labels_and_none(tmp_path):

@@ -1,16 +1,20 @@
 """From folders of trials to rows: all that was ever asked for, ended trials alone, and honest references."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import load_truth, write_world
+from ccim_ray.datasets.dataset import Dataset, Defects
 from ccim_ray.datasets.registry import load_dataset
+from ccim_ray.datasets.subject import Subject
 from ccim_ray.plan import make_plan
 from ccim_ray.presets import default_experiment
-from ccim_ray.results import collect, measured_rows, reference_rows, update_ledger
+from ccim_ray.results import collect, measured_rows, notes_of, reference_rows, reported_metrics, update_ledger
 from ccim_ray.storage import Storage, write_json
 from ccim_ray.trial_folder import TrialResult
 from search_spaces.dict_size import dict_size_space
@@ -110,7 +114,8 @@ def test_references_are_chance_and_the_oracles_of_every_test_split(worlds, like)
     rows = {(row.setting, row.metric): row for row in reference_rows(dataset, "emot_net")}
     names = ("chance", "Bayes oracle P(Y|X)", "Bayes oracle P(Y|do(X))")
     splits = ("test_id", "test_do", "test_anti")
-    assert set(rows) == {(name, f"{split}/{dataset.metric}") for name in names for split in splits}
+    metrics = {"caer_s": ["accuracy"], "emotic": ["mAP", "mAP_11_point"]}[like]
+    assert set(rows) == {(name, f"{split}/{metric}") for name in names for split in splits for metric in metrics}
     assert all(row.n_seeds is None and row.sd is None and row.delta is None for row in rows.values())
     assert {(row.dataset, row.baseline) for row in rows.values()} == {("confounded_scenes", "emot_net")}
     for split in splits:
@@ -172,6 +177,61 @@ def test_measured_rows_pair_the_seeds_on_every_test_split(worlds):
     assert rows["CCIM N=16", "test_do/accuracy"].mean is None
     assert rows["vanilla", "test_do/accuracy"].published == 0.7
     assert rows["vanilla", "test_id/accuracy"].published is None
+
+
+@pytest.fixture
+def followed():
+    """Two agents of three frames each in test, one of two in train; labels of the second differ over frames."""
+    frames = [("train", "a", 2, "Happy"), ("test", "b", 3, "Happy"), ("test", "c", 2, "Sad"), ("test", "c", 1, "Happy")]
+    subjects = [
+        Subject(
+            subject_id=f"{agent}/{label}/{number}",
+            image="a.jpg",
+            width=8,
+            height=8,
+            split=split,
+            body_box=(0, 0, 8, 8),
+            labels=(label,),
+            box_source="annotation",
+            agent=agent,
+        )
+        for split, agent, count, label in frames
+        for number in range(count)
+    ]
+    return Dataset(
+        name="groupwalk",
+        root=Path("/data"),
+        categories=("Happy", "Sad"),
+        multi_label=True,
+        subjects=tuple(subjects),
+        defects=Defects(),
+        annotation_digest="",
+        note="format unverified",
+    )
+
+
+def test_agents_have_their_own_chance(followed):
+    rows = {row.metric: row.mean for row in reference_rows(followed, "emot_net")}
+    assert list(rows) == ["test/mAP", "test/mAP_11_point", "test/mAP_agent"]
+    assert rows["test/mAP"] == pytest.approx((4 / 6 + 2 / 6) / 2)
+    # Both agents are happy at some time; the one sad agent of two is first or second.
+    assert rows["test/mAP_agent"] == pytest.approx((1 + (1 + 1 / 2) / 2) / 2)
+
+
+def test_the_papers_metric_comes_first_and_agents_only_where_they_are_followed(followed):
+    assert reported_metrics(followed) == ("mAP", "mAP_11_point", "mAP_agent")
+    apart = replace(followed, subjects=followed.subjects[:1] + followed.subjects[2:3])
+    assert reported_metrics(apart) == ("mAP", "mAP_11_point")
+    unknown = replace(followed, subjects=(*followed.subjects, replace(followed.subjects[0], agent=None)))
+    assert reported_metrics(unknown) == ("mAP", "mAP_11_point")
+    results = {"vanilla": {0: {"test/mAP": 0.5, "test/mAP_11_point": 0.6, "test/mAP_agent": 0.7}}}
+    rows = measured_rows(followed, "emot_net", results, "vanilla", {})
+    assert [(row.metric, row.mean) for row in rows] == list(results["vanilla"][0].items())
+
+
+def test_a_note_names_its_dataset(followed):
+    assert notes_of(followed) == ("groupwalk: format unverified",)
+    assert notes_of(replace(followed, note="")) == ()
 
 
 def test_the_ledger_is_readable_json(storage):

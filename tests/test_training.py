@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from ccim_ray.confounders import ConfounderDictionary
 from ccim_ray.experiment import Experiment
 from ccim_ray.intervention import CCIM
 from ccim_ray.journal import read_journal
-from ccim_ray.metrics import evaluate
+from ccim_ray.metrics import evaluate, evaluate_agents
 from ccim_ray.prepared import SubjectIndex, TrialInputs, ViewRows
 from ccim_ray.recogniser import Recogniser
 from ccim_ray.training import learning_rate_factor, train
@@ -227,6 +228,21 @@ def test_the_result_is_that_of_the_best_epoch_on_the_saved_scores(tmp_path, mult
         expected = evaluate(scores[split].numpy(), inputs.index.targets[rows], CATEGORIES, multi_label)
         assert {name: result.metrics[f"{split}/{name}"] for name in expected} == expected
     assert not any(name.startswith("train") for name in result.metrics)
+
+
+def test_agents_are_scored_by_the_probabilities_of_their_frames(tmp_path):
+    alone = make_inputs(multi_label=True)
+    agents = np.array([f"agent {number // 3}" for number in range(len(alone.index.splits))])
+    inputs = replace(alone, index=replace(alone.index, agents=agents))
+    result = run(tmp_path / "agents", inputs)
+    scores = load_file(tmp_path / "agents" / "scores.safetensors")
+    for split in ("val", "test_id", "test_do"):
+        rows = inputs.rows(split)
+        probabilities = 1 / (1 + np.exp(-scores[split].numpy().astype(np.float64)))
+        expected = evaluate_agents(probabilities, inputs.index.targets[rows], agents[rows], CATEGORIES)
+        assert {name: result.metrics[f"{split}/{name}"] for name in expected} == pytest.approx(expected)
+    without = run(tmp_path / "alone", alone).metrics
+    assert {name: value for name, value in result.metrics.items() if "agent" not in name} == without
 
 
 def test_neither_test_subjects_nor_unusable_ones_take_part(tmp_path):

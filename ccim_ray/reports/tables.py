@@ -41,6 +41,11 @@ COLUMNS = (
 SIGNIFICANCE_LEVEL = 0.05
 TABLE_WIDTH = 100
 
+_MEANINGS = {
+    "mAP_11_point": "AP as the mean of the best precision at 11 recalls; its chance is simulated",
+    "mAP_agent": "over agents, each scored by the mean probability of its frames; its chance is that of all orders",
+}
+
 Results = Mapping[str, Mapping[int, Mapping[str, float]]]
 """setting -> seed -> metric -> value."""
 
@@ -185,9 +190,9 @@ def rich_table(rows: Sequence[ResultRow], title: str, notes: Sequence[str] = ())
     from rich.measure import Measurement
     from rich.table import Table
 
-    secondary = [row for row in rows if _is_secondary(row)]
-    rows = [row for row in rows if not _is_secondary(row)]
-    names = _shown_columns(rows)
+    secondary = [row for row in rows if _name(row) in SECONDARY_METRICS]
+    primary = [row for row in rows if _name(row) not in SECONDARY_METRICS]
+    names = _shown_columns(primary)
     table = Table(
         title=_escape_markup(with_notes(title, notes)),
         box=box.SIMPLE_HEAD,
@@ -199,7 +204,7 @@ def rich_table(rows: Sequence[ResultRow], title: str, notes: Sequence[str] = ())
             table.add_column(name, overflow="fold", max_width=30)
         else:
             table.add_column(name, justify="right", no_wrap=True)
-    groups = list(_groups(rows))
+    groups = list(_groups(primary))
     for heading, group in groups:
         if len(groups) > 1 or secondary:
             table.add_row(f"[bold]{_escape_markup(heading)}[/bold]")
@@ -218,6 +223,9 @@ def rich_table(rows: Sequence[ResultRow], title: str, notes: Sequence[str] = ())
 def legend(rows: Sequence[ResultRow]) -> str:
     """What the columns and marks of a table mean."""
     spread = "n: seeds of training, on one draw of the data; sd and intervals are over them."
+    spread += "".join(
+        f" {name}: {text}." for name, text in _MEANINGS.items() if any(_name(row) == name for row in rows)
+    )
     if all(row.reference_setting is None for row in rows):
         return spread
     return (
@@ -310,8 +318,9 @@ def cells(row: ResultRow, group: Sequence[ResultRow], names: Sequence[str]) -> l
     return [texts[name] for name in names]
 
 
-def _is_secondary(row: ResultRow) -> bool:
-    return row.metric.rpartition("/")[2] in SECONDARY_METRICS
+def _name(row: ResultRow) -> str:
+    """The row's metric without its split."""
+    return row.metric.rpartition("/")[2]
 
 
 def _in_one_line(heading: str, group: Sequence[ResultRow]) -> str:

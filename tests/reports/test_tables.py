@@ -13,6 +13,7 @@ from rich.console import Console
 from scipy import stats
 
 from ccim_ray.reports.latex import write_latex
+from ccim_ray.reports.sweep_report import write_sweep_report
 from ccim_ray.reports.tables import (
     COLUMNS,
     build_rows,
@@ -22,6 +23,7 @@ from ccim_ray.reports.tables import (
     write_csv,
     write_markdown,
 )
+from ccim_ray.space import Space
 
 METRICS = ["test_id/accuracy", "test_do/accuracy"]
 
@@ -227,3 +229,74 @@ def test_the_printed_table_fits_100_columns_and_cuts_nothing(results, width):
     assert legend(rows) in flat
     for name in baselines:
         assert name in flat
+
+
+NOTES = ("groupwalk: format unverified", "GCN-CNN: approximate")
+
+
+@pytest.fixture
+def several_metrics():
+    """Rows of a metric for which a table is printed, and of two that are told in a line."""
+    values = {"test/mAP": 0.3, "test/mAP_11_point": 0.4, "test/mAP_agent": 0.5}
+    results = {
+        setting: {seed: {name: value + shift + seed / 100 for name, value in values.items()} for seed in range(3)}
+        for setting, shift in (("vanilla", 0), ("CCIM N=64", 0.1))
+    }
+    rows = build_rows("groupwalk", "GCN-CNN", results, list(values), "vanilla", {})
+    return [*rows, *(constant_row("groupwalk", "GCN-CNN", "chance", metric, 0.125) for metric in values)]
+
+
+def test_other_metrics_are_a_line_each_below_the_printed_table(several_metrics):
+    stream = io.StringIO()
+    Console(file=stream, width=100).print(rich_table(several_metrics, "Does it help?"))
+    lines = [line.strip() for line in stream.getvalue().splitlines()]
+    text = " ".join(lines)
+    assert "test/mAP_11_point: vanilla 41.00 ± 1.00; CCIM N=64 51.00 ± 1.00; chance 12.50" in text
+    assert "test/mAP_agent: vanilla 51.00 ± 1.00; CCIM N=64 61.00 ± 1.00; chance 12.50" in text
+    table = lines[: next(n for n, line in enumerate(lines) if line.startswith("test/mAP_11_point"))]
+    assert [line.split()[0] for line in table if line[:4] in ("vani", "CCIM", "chan")] == ["vanilla", "CCIM", "chance"]
+    assert "mAP_agent: over agents" in text
+    assert max(map(len, stream.getvalue().splitlines())) <= 100
+
+
+def test_files_hold_every_metric_whole(several_metrics, tmp_path):
+    write_csv(several_metrics, tmp_path / "r.csv")
+    assert pd.read_csv(tmp_path / "r.csv")["metric"].value_counts().to_dict() == {
+        "test/mAP": 3,
+        "test/mAP_11_point": 3,
+        "test/mAP_agent": 3,
+    }
+    write_markdown(several_metrics, tmp_path / "r.md")
+    assert (tmp_path / "r.md").read_text().count("| CCIM N=64 | 3 |") == 3
+    assert "mAP_11_point: AP as the mean of the best precision at 11 recalls" in (tmp_path / "r.md").read_text()
+
+
+def test_notes_stand_with_the_numbers(several_metrics, tmp_path):
+    stream = io.StringIO()
+    Console(file=stream, width=100).print(rich_table(several_metrics, "Does it help?", NOTES))
+    write_markdown(several_metrics, tmp_path / "r.md", NOTES)
+    write_latex(several_metrics, tmp_path / "r.tex", NOTES)
+    in_title = f"({'; '.join(NOTES)})"
+    assert f"Does it help? {in_title}" in re.sub(r"\s+", " ", stream.getvalue())
+    assert rf"\caption{{GCN-CNN on groupwalk {in_title}}}" in (tmp_path / "r.tex").read_text()
+    heading, *notes = (tmp_path / "r.md").read_text().split("\n\n")[:3]
+    assert notes == [f"**Note:** {note}" for note in NOTES]
+
+
+def test_a_sweeps_files_carry_the_note_and_its_curve_the_papers_metric_alone(several_metrics, tmp_path):
+    space = Space("sizes", "Does N matter?", {}, "vanilla", {"CCIM N=64": 64}, "N")
+    measured = [row for row in several_metrics if row.n_seeds]
+    constants = [row for row in several_metrics if not row.n_seeds]
+    report = write_sweep_report(tmp_path, space, measured, constants, space.axis, NOTES)
+    assert {path.name for path in report.files} == {f"results.{kind}" for kind in ("csv", "md", "tex")} | {
+        "sizes.png",
+        "sizes.html",
+    }
+    for name in ("results.md", "results.tex", "sizes.html"):
+        assert NOTES[0] in (tmp_path / name).read_text()
+    assert NOTES[0] in str(report.table.title)
+    assert tuple((tmp_path / "results.csv").read_text().splitlines()[0].split(",")) == COLUMNS
+    page = (tmp_path / "sizes.html").read_text()
+    assert "mAP" in page
+    assert "mAP_agent" not in page
+    assert "11_point" not in page
