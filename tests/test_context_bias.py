@@ -160,12 +160,12 @@ def test_weighting_matters_where_the_sets_differ_in_size():
 
 def test_an_image_is_positive_where_one_of_its_persons_is():
     scene = np.array([0, 0, 0, 1, 1, 1])
-    holds = np.array([True, False, False, False, False, True])
+    holds = np.array([True, True, False, False, False, True])
     image = np.array([7, 7, 3, 5, 5, 9])
     as_images, as_persons = (measure(scene, holds, image, replace(ALL, unit=unit)) for unit in ("image", "person"))
     assert (as_images.positives, as_images.negatives) == (2, 2)
-    assert (as_persons.positives, as_persons.negatives) == (2, 4)
-    assert sorted(as_persons.profile.negatives_Q.tolist()) == [2, 2]
+    assert (as_persons.positives, as_persons.negatives) == (3, 3)
+    assert sorted(as_persons.profile.negatives_Q.tolist()) == [1, 2]
 
 
 def test_the_same_seed_repeats_and_another_does_not():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccim_ray.context_bias import EmotionBias, EntropyProfile
+from ccim_ray.context_bias import EmotionBias
 from ccim_ray.reports.figures import CURVE_COLOUR, DOTS_PER_INCH, GRID_COLOUR, LINE_COLOURS, NOTE_COLOUR
 from ccim_ray.storage import atomic_path
 
@@ -61,7 +61,7 @@ def context_bias_figure(
         list(entries.values()),
         list(entries),
         loc="outside lower left",
-        ncols=min(4, columns + 1),
+        ncols=2 * columns,
         frameon=False,
         fontsize=9,
     )
@@ -83,19 +83,16 @@ def _draw_panel(axes: Axes, name: str, bias: EmotionBias, scene_names: Sequence[
     label = "by chance: mean"
     axes.stairs(profile.null_mean_Q, edges, baseline=None, color="#555555", linewidth=1.2, linestyle="--", label=label)
     height_Q = np.maximum(profile.entropy_Q, LEAST_BAR)
-    with_it_Q = _more_with_the_emotion(profile, bias)
-    for chosen_Q, colour, where in (
-        (with_it_Q, LINE_COLOURS[0], "more frequent with the emotion"),
-        (~with_it_Q, CURVE_COLOUR, "more frequent without it"),
+    tilt_Q = np.sign(profile.positives_Q * bias.negatives_used - profile.negatives_Q * bias.positives)
+    for sign, colour, where in (
+        (1, LINE_COLOURS[0], "more frequent with the emotion"),
+        (-1, CURVE_COLOUR, "more frequent without it"),
+        (0, "#777777", "as frequent"),
     ):
-        axes.bar(
-            place_Q[chosen_Q],
-            height_Q[chosen_Q],
-            0.8 if scene_names else 1.0,
-            color=colour,
-            alpha=0.8,
-            label=f"scene {where}",
-        )
+        chosen_Q = tilt_Q == sign
+        width = 0.8 if scene_names else 1.0
+        if chosen_Q.any():
+            axes.bar(place_Q[chosen_Q], height_Q[chosen_Q], width, color=colour, alpha=0.8, label=f"scene {where}")
     zeros = int((profile.entropy_Q == 0).sum())
     if zeros:
         axes.axvline(zeros - 0.5, color=NOTE_COLOUR, linewidth=1, linestyle=":")
@@ -114,11 +111,6 @@ def _draw_panel(axes: Axes, name: str, bias: EmotionBias, scene_names: Sequence[
     axes.set_axisbelow(True)
     axes.tick_params(axis="x", length=0)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _more_with_the_emotion(profile: EntropyProfile, bias: EmotionBias) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    share_Q = profile.positives_Q / bias.positives
-    return share_Q > profile.negatives_Q / bias.negatives_used
 
 
 def _headline(name: str, bias: EmotionBias, min_count: int) -> str:
