@@ -61,7 +61,7 @@ def context_bias_figure(
         list(entries.values()),
         list(entries),
         loc="outside lower left",
-        ncols=2 * columns,
+        ncols=2 * columns - 1,
         frameon=False,
         fontsize=9,
     )
