@@ -30,9 +30,6 @@ BEYOND_THE_END = "frame beyond the end of the video"
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg"
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 
-# With damaged packets left out in silence, all later frames would be counted from the wrong number.
-_DECODER_OPTIONS = {"err_detect": "explode"}
-
 _ENDS = 65_536
 
 
@@ -110,7 +107,6 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             if not container.streams.video:
                 raise UnreadableVideo(path, UNDECODABLE)
             stream = container.streams.video[0]
-            stream.codec_context.options = _DECODER_OPTIONS
             yield container, stream
     except av.error.FFmpegError as error:
         _identity(path, whole=True)  # a disk that does not answer is no defect of the video

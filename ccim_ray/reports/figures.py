@@ -219,7 +219,8 @@ def _write_picture(panels: Sequence[_Panel], axis_label: str, title: str, path: 
     }
     style = {"ncols": min(4, columns + 1), "frameon": False, "fontsize": 9}
     figure.legend(list(legend.values()), list(legend), loc="outside lower left", **style)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    shown = textwrap.fill(title, int(9 * figure.get_figwidth()))  # nine bold characters an inch
+    figure.suptitle(shown, x=0.01, ha="left", fontsize=12, fontweight="bold")
     _save(figure, path)
 
 
