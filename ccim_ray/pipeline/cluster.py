@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -29,6 +30,8 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 
+_REQUEST_ERROR = re.compile(rf"^{re.escape(RequestError.__module__)}\.RequestError: (.+)$", re.MULTILINE)
+
 
 def join_cluster() -> ClusterResources:
     """Connect to the cluster of ``RAY_ADDRESS``, of the submitted job, or on this machine; else start a local one."""
@@ -44,9 +47,10 @@ def join_cluster() -> ClusterResources:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # stages show their own
     context.print_on_execution_start = False
-    for name in ("ray", "ray.data", "ray.train"):
+    for name in ("ray", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told in one line each
+    for name in ("ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told in one line each
     available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return ClusterResources(int(available.get("CPU", 1)), int(available.get("GPU", 0)))
 
@@ -98,6 +102,8 @@ def plain_errors() -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None and type(cause) is not RequestError:
             cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
+        # Ray Data pickles what its workers raise, which loses the cause; the text of the traceback still has its line.
+        told = [str(cause)] if cause else _REQUEST_ERROR.findall(str(error))
+        if not told:
             raise
-        raise RequestError(str(cause)) from error
+        raise RequestError(told[-1]) from error

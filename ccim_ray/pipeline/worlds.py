@@ -60,10 +60,10 @@ def render_world(settings: WorldSettings, root: Path, rates: Rates | None = None
     try:
         rows = [row for chunk in chunks for row in json.loads(_rows_path(rows_folder, chunk).read_text())]
     except FileNotFoundError:
-        if is_complete(settings, root, defect_rate):
-            return  # another run has finished the same world meanwhile, and cleared the rows away
-        raise
-    finish_world(settings, rows, root, defect_rate)
+        if not is_complete(settings, root, defect_rate):
+            raise  # if it is, another run finished the same world meanwhile, and cleared rows away
+    else:
+        finish_world(settings, rows, root, defect_rate)
     shutil.rmtree(rows_folder, ignore_errors=True)  # another run may be at it too
 
 
