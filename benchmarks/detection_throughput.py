@@ -1,6 +1,6 @@
 """What detection over Ray Data costs beside the network itself: images a second of both, side by side.
 
-    python benchmarks/detection_throughput.py [--images 64] [--detector fasterrcnn_mobilenet_v3_large_320_fpn]
+    python benchmarks/detection_throughput.py [--images 128] [--detector fasterrcnn_mobilenet_v3_large_320_fpn]
 
 Runs (a) the stage that a job runs, from files on disk to shards on disk, once its actors are up, and (b) the bare
 network on pictures that already lie in memory (on the GPU where there is one), in as many processes of one thread as
@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 
 from ccim_ray.console import say
 from ccim_ray.perception.detection import FORWARD_BATCH, as_input, build_detector, load_detector
-from ccim_ray.perception.detection_files import SHARD_IMAGES, PlannedDetections
+from ccim_ray.perception.detection_files import PlannedDetections
 from ccim_ray.perception.weight_files import DETECTOR_FILES
 from ccim_ray.pipeline.cluster import join_cluster
 from ccim_ray.pipeline.detection import detect_persons
@@ -52,16 +52,15 @@ def write_pictures(root: Path, count: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-@ray.remote
+@ray.remote(num_cpus=0)  # it works when the stage does not, and must not keep the stage's resources
 class BareNetwork:
     """The network on pictures in memory, in a process with one thread."""
 
-    def __init__(self, detector: str, weights_dir: Path, root: Path, names: tuple[str, ...], use_gpu: bool) -> None:
+    def __init__(self, detector: str, weights_dir: Path, root: Path, names: tuple[str, ...], device: str) -> None:
         torch.set_num_threads(1)
-        self._device = torch.device("cuda" if use_gpu else "cpu")
-        self._network = load_detector(detector, weights_dir, self._device).network
+        self._network = load_detector(detector, weights_dir, torch.device(device)).network
         pictures = [np.array(Image.open(root / name)) for name in names]
-        self._pictures = [as_input(torch.from_numpy(picture).to(self._device)) for picture in pictures]
+        self._pictures = [as_input(torch.from_numpy(picture).to(device)) for picture in pictures]
 
     @torch.inference_mode()
     def run(self) -> int:
@@ -91,8 +90,8 @@ def seconds_of_the_stage(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=256, help="pictures of a pass that are timed")
-    parser.add_argument("--shard-size", type=int, default=SHARD_IMAGES)
+    parser.add_argument("--images", type=int, default=128, help="pictures of a pass that are timed")
+    parser.add_argument("--shard-size", type=int, default=16)
     parser.add_argument("--detector", choices=DETECTOR_FILES, default="fasterrcnn_mobilenet_v3_large_320_fpn")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the figures here too")
@@ -106,22 +105,22 @@ def main() -> None:
         first = workers  # the shards that each actor begins with
         names = write_pictures(root, flags.images + first * flags.shard_size)
         timed = names[: flags.images]
+        devices = [f"cuda:{number}" if cluster.gpus else "cpu" for number in range(workers)]
+        actors = [
+            BareNetwork.remote(flags.detector, root, root, timed[number::workers], device)
+            for number, device in enumerate(devices)
+        ]
         stage, bare = [], []
         for repeat in range(flags.repeats + 1):
             planned = PlannedDetections(flags.detector, root / str(repeat), names, flags.shard_size)
-            seconds = seconds_of_the_stage(planned, root, cluster, root, first)
-            if not repeat:
-                continue
-            stage.append(len(timed) / seconds)
-        options = {"num_cpus": 1, "num_gpus": 1 if cluster.gpus else 0}
-        parts = [tuple(timed[number::workers]) for number in range(workers)]
-        actors = [
-            BareNetwork.options(**options).remote(flags.detector, root, root, part, cluster.gpus > 0) for part in parts
-        ]
-        for repeat in range(flags.repeats + 1):
-            seconds = seconds_bare(actors)
-            if repeat:
-                bare.append(len(timed) / seconds)
+            rates = (
+                len(timed) / seconds_of_the_stage(planned, root, cluster, root, first),
+                len(timed) / seconds_bare(actors),
+            )
+            if repeat:  # the first is warm-up
+                stage.append(rates[0])
+                bare.append(rates[1])
+            say(f"  {repeat or 'warm-up'}: stage {rates[0]:.2f}, bare network {rates[1]:.2f} pictures/s")
     figures = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {cluster.gpus} GPUs",
         "detector": flags.detector,

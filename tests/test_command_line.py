@@ -43,6 +43,8 @@ def refused(*flags, job="sweep_dict_size"):
         (("--like", "imagenet"), ("--like", "imagenet", "caer_s")),
         (("--dataset", "imagenet"), ("--dataset imagenet", "confounded_scenes, emotic, caer_s")),
         (("--preset", "huge"), ("--preset huge", "smoke, quick, paper")),
+        (("--detector", "yolo"), ("--detector yolo", "fasterrcnn_resnet50_fpn", "none")),
+        (("--detector", "fasterrcnn_resnet50_fpn"), ("--detector", "confounded_scenes", "leave the flag out")),
         (("--baseline", "alexnet"), ("alexnet", "emot_net")),
         (("--trainable", "some"), ("trainable", "some", "head", "all")),
         (("--workers-per-trial", "2"), ("--workers-per-trial", "--trainable all")),

@@ -140,6 +140,20 @@ def test_the_download_is_taken_from_torchs_cache(mobilenet, tmp_path, no_downloa
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(DETECTOR_FILES))
+def test_the_network_is_the_one_that_torchvision_builds_around_these_weights(name, tmp_path, no_downloads):
+    """The normalisation above all: torchvision freezes it, with an eps of 0 in some."""
+    cache = tmp_path / "torch" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    torch.save(published_state(torchvision_detector(name)), cache / DETECTOR_FILES[name])
+    theirs = torchvision.models.get_model(name, weights="COCO_V1").eval()
+    ours = load_detector(name, tmp_path, CPU).network
+    assert str(ours) == str(theirs)
+    state = ours.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in theirs.state_dict().items())
+
+
 @pytest.mark.parametrize("name", sorted(DETECTOR_FILES))
 def test_the_download_is_the_one_that_torchvision_publishes(name):
     url = torchvision.models.get_model_weights(name)["COCO_V1"].url
