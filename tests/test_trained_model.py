@@ -12,21 +12,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from plug_in_package import install_package
 from safetensors.numpy import load_file
 
+from ccim_ray.checkpoint import save_weights
 from ccim_ray.confounders import ConfounderDictionary
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import write_world
-from ccim_ray.datasets.images import UnreadableImage
+from ccim_ray.datasets.images import UnreadableImage, crop_square
 from ccim_ray.datasets.registry import load_dataset
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.journal import read_journal
 from ccim_ray.perception.architectures import ViewRequest
 from ccim_ray.perception.views import ViewMaker
+from ccim_ray.perception.weights import load_backbone
 from ccim_ray.prepared import TrialPaths, write_shard, write_subject_index
 from ccim_ray.trained_model import load_trained
-from ccim_ray.trial import run_trial
+from ccim_ray.trial import build_recogniser, describe_model, run_trial
 from ccim_ray.trial_folder import Trial, TrialResult, read_result
 
 TRUNK = {"arch": "thin_resnet", "weights": "random"}
@@ -187,6 +190,34 @@ def test_a_box_that_reaches_out_of_the_image_is_clipped(ended, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 80, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     inside = model.predict([tmp_path / "a.png"], [(40.0, 10.0, 80.0, 50.0)])
     np.testing.assert_array_equal(model.predict([tmp_path / "a.png"], [(40.0, 10.0, 95.0, 70.0)]), inside)
+
+
+def test_without_a_face_box_the_upper_third_of_the_body_is_taken_for_the_face(tmp_path, monkeypatch):
+    install_package(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    values = {"dataset": "caer_s", "baseline": "face_net", "trunks": {"face": TRUNK}, "backbone": TRUNK}
+    experiment = Experiment.parse(values | {"deconfounder": "none"})
+    recogniser = build_recogniser(experiment, 3, None).eval()
+    describe_model(tmp_path, experiment, ("Anger", "Fear", "Sad"), multi_label=False)
+    save_weights(tmp_path / "best.safetensors", recogniser)
+    image_HWC = np.random.default_rng(0).integers(0, 256, (90, 80, 3), dtype=np.uint8)
+    Image.fromarray(image_HWC).save(tmp_path / "a.png")
+
+    found = load_trained(tmp_path).predict([tmp_path / "a.png"], [(10.0, 30.0, 50.0, 200.0)])
+    backbone = load_backbone("thin_resnet", "random")
+    face = torch.from_numpy(crop_square(image_HWC, (10.0, 30.0, 50.0, 50.0), 64))[None]
+    with torch.no_grad():
+        expected = recogniser({"face": backbone(backbone.normalise(face))}).logits_BK.softmax(1)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("ended", ["head, CCIM"], indirect=True)
+def test_a_model_that_reads_depth_pictures_is_refused(trained):
+    values = json.loads((trained / "experiment.json").read_text())
+    values["trunks"]["depth"] = TRUNK
+    (trained / "experiment.json").write_text(json.dumps(values))
+    with pytest.raises(RequestError, match=f"{trained}: this model reads depth pictures"):
+        load_trained(trained)
 
 
 class Killed(Exception):
