@@ -15,19 +15,18 @@ DEPTH_FOLDER = "depth"
 
 
 def with_depth_pictures(dataset: Dataset) -> Dataset:
-    """Name the depth picture of every subject whose loader knows none; a missing one is counted."""
-    folder = dataset.root / DEPTH_FOLDER
-    if not folder.is_dir() or any(subject.depth is not None for subject in dataset.subjects):
+    """Name the depth pictures where the loader knows none; where there are some, images without one are counted."""
+    known = any(subject.depth is not None for subject in dataset.subjects)
+    if known or not (dataset.root / DEPTH_FOLDER).is_dir():
         return dataset
-    subjects = []
-    for subject in dataset.subjects:
-        depth = f"{DEPTH_FOLDER}/{subject.image}.png"
-        if (dataset.root / depth).is_file():
-            subjects.append(replace(subject, depth=depth))
-        else:
-            dataset.defects.add("image without a depth picture", subject.image)
-            subjects.append(subject)
-    return replace(dataset, subjects=tuple(subjects))
+    paths = {subject.image: f"{DEPTH_FOLDER}/{subject.image}.png" for subject in dataset.subjects}
+    found = {image: depth for image, depth in paths.items() if (dataset.root / depth).is_file()}
+    if not found:
+        return dataset
+    for image in paths:
+        if image not in found:
+            dataset.defects.add("image without a depth picture", image)
+    return replace(dataset, subjects=tuple(replace(s, depth=found.get(s.image)) for s in dataset.subjects))
 
 
 def require_depth_pictures(subjects: Iterable[Subject], root: Path) -> None:
