@@ -35,6 +35,6 @@ def require_depth_pictures(subjects: Iterable[Subject], root: Path) -> None:
     if lacking:
         first = next(iter(lacking))
         raise RequestError(
-            f"{len(lacking)} images have no depth picture, which this baseline reads, the first is {first}: put it at "
+            f"images without a depth picture, which this baseline reads: {len(lacking)}, the first {first}; put it at "
             f"{root / DEPTH_FOLDER / first}.png, or choose a variant of the baseline without depth"
         )

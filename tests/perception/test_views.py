@@ -7,10 +7,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ccim_ray.datasets.images import crop_square, mask_subject, resize
-from ccim_ray.datasets.subject import Subject
+from ccim_ray.datasets.subject import Subject, face_region
 from ccim_ray.errors import RequestError
 from ccim_ray.perception.architectures import ViewRequest, architecture, frame_view
 from ccim_ray.perception.backbones import build_network
+from ccim_ray.perception.geometry import geometry_of
 from ccim_ray.perception.views import ViewMaker
 from ccim_ray.perception.weights import load_backbone
 
@@ -62,7 +63,26 @@ def test_the_masked_context_knows_nothing_of_the_subject_and_all_of_the_others()
     np.testing.assert_array_equal(image, noise(0))
 
 
-@pytest.mark.parametrize("view", VIEWS)
+def test_the_face_is_cropped_and_hidden_where_it_is():
+    image, face = noise(0), (15.0, 22.0, 25.0, 34.0)
+    known = subject(face_box=face)
+    np.testing.assert_array_equal(frame_view("face", image, known, ARCH), crop_square(image, face, 64))
+    hidden = frame_view("face_hidden_context", image, known, ARCH)
+    np.testing.assert_array_equal(hidden, resize(mask_subject(image, face), 64))
+    np.testing.assert_array_equal(frame_view("depth", image, known, ARCH), resize(image, 64))
+
+
+def test_where_no_face_is_known_it_is_the_upper_third_of_the_body():
+    image = noise(0)
+    assert face_region(subject()) == pytest.approx((10, 20, 40, 20 + 50 / 3))
+    assert face_region(subject(face_box=(1.0, 2.0, 3.0, 4.0))) == (1.0, 2.0, 3.0, 4.0)
+    upper = (10.0, 20.0, 40.0, 20 + 50 / 3)
+    np.testing.assert_array_equal(frame_view("face", image, subject(), ARCH), crop_square(image, upper, 64))
+    hidden = frame_view("face_hidden_context", image, subject(), ARCH)
+    np.testing.assert_array_equal(hidden, resize(mask_subject(image, upper), 64))
+
+
+@pytest.mark.parametrize("view", [*VIEWS, "face", "face_hidden_context", "depth"])
 @pytest.mark.parametrize("arch", ["thin_resnet", "resnet18"])
 def test_every_view_has_the_size_that_the_network_takes(view, arch):
     side = architecture(arch).input_size
@@ -146,3 +166,82 @@ def test_requests_say_what_they_are():
     features, pictures = ViewRequest("body", "vgg16", "imagenet"), ViewRequest("body", "vgg16")
     assert (features.suffix, features.title) == (".parquet", "body (vgg16/imagenet)")
     assert (pictures.suffix, pictures.title) == (".arrow", "body (vgg16 pictures)")
+    maps = ViewRequest("context", "resnet18", "places365", "map")
+    assert (maps.suffix, maps.title) == (".arrow", "context (resnet18/places365 maps)")
+    geometry = ViewRequest("agents", "resnet18")
+    assert (geometry.suffix, geometry.title) == (".parquet", "agents")
+
+
+def test_maps_are_halves_whose_mean_is_the_feature(root):
+    requests = [ViewRequest("context", "thin_resnet", "scenes", output) for output in ("map", "features")]
+    (maps, features), reasons = ViewMaker(root, requests, None, CPU).make(
+        [subject("one.png"), subject("damaged.png"), subject("other.png")], [0, 1]
+    )
+    assert maps.shape == (3, 512, 4, 4)
+    assert maps.dtype == np.float16
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(maps.astype(np.float32).mean((2, 3)), features, rtol=2e-3, atol=1e-4)
+    assert np.ptp(maps[0], axis=(1, 2)).max() > 0.1
+    assert not maps[1].any()
+    assert reasons[0] == reasons[1]
+
+
+def test_geometry_rows_are_those_of_the_subjects_whose_image_is_usable(root):
+    crowd = subject("one.png", other_boxes=((0.0, 0.0, 9.0, 9.0),), keypoints=tuple([(20.0, 30.0)] * 18))
+    requests = [ViewRequest(view, "resnet18") for view in ("keypoints", "agents", "regions")]
+    rows, _ = ViewMaker(root, requests, None, CPU).make([crowd, subject("damaged.png")], [0, 1, 2])
+    for request, array in zip(requests, rows, strict=True):
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array[0], geometry_of(request.view, crowd, architecture("resnet18")))
+        assert array[0].any()
+        assert not array[1].any()
+
+
+@pytest.fixture
+def with_depth(root):
+    """The same pictures, whose depth pictures are of another size; the other's is damaged."""
+    (root / "depth").mkdir()
+    for seed, name in ((7, "one.png"), (8, "other.png")):
+        Image.fromarray(noise(seed, height=40, width=50)[:, :, 0]).save(root / "depth" / name)
+    (root / "depth" / "other.png").write_bytes(b"no picture")
+    return root
+
+
+def test_depth_pictures_are_seen_as_grey_and_whole(with_depth):
+    maker = ViewMaker(with_depth, [ViewRequest("depth", "thin_resnet"), ViewRequest("body", "thin_resnet")], None, CPU)
+    twins = [
+        subject("one.png", depth="depth/one.png"),
+        subject("one.png", box=(1.0, 1.0, 9.0, 9.0), depth="depth/one.png"),
+    ]
+    (depth, body), reasons = maker.make(twins, [0, 1])
+    grey = noise(7, height=40, width=50)[:, :, :1].repeat(3, axis=2)
+    np.testing.assert_array_equal(depth[0], resize(grey, 64))
+    np.testing.assert_array_equal(depth[0], depth[1])
+    np.testing.assert_array_equal(body[0], frame_view("body", noise(0), twins[0], ARCH))
+    assert reasons == [[None, None]] * 2
+
+
+def test_what_a_view_holds_does_not_depend_on_the_depth_pictures_made_with_it(with_depth):
+    requests = [ViewRequest(view, "thin_resnet") for view in ("context", "depth", "agents")]
+    maker = ViewMaker(with_depth, requests, None, CPU)
+    subjects = [subject(f"{name}.png", depth=f"depth/{name}.png") for name in ("one", "other", "one")]
+    together, reasons = maker.make(subjects, [0, 1, 2])
+    alone, reasons_alone = maker.make(subjects, [0])
+    np.testing.assert_array_equal(together[0], alone[0])
+    assert reasons[0] == reasons_alone[0] == reasons[2] == [None] * 3
+    assert [reason is None for reason in reasons[1]] == [True, False, True]
+    assert "depth/other.png: not an image" in reasons[1][1]
+    assert not together[1][1].any()
+    assert together[0][1].any()
+
+
+def test_a_depth_picture_that_is_missing_is_told_in_one_line_where_it_is_wanted(with_depth):
+    maker = ViewMaker(with_depth, [ViewRequest("depth", "thin_resnet"), ViewRequest("body", "thin_resnet")], None, CPU)
+    subjects = [subject("one.png", depth="depth/one.png"), subject("other.png"), subject("other.png")]
+    with pytest.raises(
+        RequestError, match=r"^images without a depth picture.*: 1, the first other\.png.*depth/other\.png\.png"
+    ) as error:
+        maker.make(subjects, [0, 1])
+    assert "\n" not in str(error.value)
+    rows, _ = maker.make(subjects, [1])
+    assert rows[0].any()
