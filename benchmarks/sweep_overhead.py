@@ -87,7 +87,7 @@ def main() -> None:
         base = default_experiment("confounded_scenes", "quick", WorldSettings(images=4000)).with_changes(
             dictionary__size=128
         )
-        plan = make_plan({"CCIM N=128": base}, tuple(range(flags.trials)), storage, None)
+        plan = make_plan([("CCIM N=128", base)], tuple(range(flags.trials)), storage, None)
         prepare(plan, storage, cluster, None)
         trials = [planned.trial for planned in plan.trials]
         at_a_time = min(cluster.cpus, flags.trials)

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -170,6 +170,9 @@ class TrainingFlags(CommonFlags):
     """The model that CCIM is plugged into: emot_net, gcn_cnn, caer_net, emoticon, or one of another package."""
     baseline_options: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="")] = ()
     """Options of the baseline, such as sociodynamic=agents of emoticon; a wrong name lists those that it has."""
+    stand_ins: bool = False
+    """Take the embedded world's own pre-training in place of Places365 and ImageNet: for folders that
+    make_confounded_scenes.py wrote. The embedded world itself always does."""
     trainable: _Text = None
     """head (frozen trunks on features extracted once) or all (end to end). Default: head; all in preset paper on
     real datasets."""
@@ -205,7 +208,7 @@ class TrainingFlags(CommonFlags):
 
         options = _options(self.baseline_options)
         base = default_experiment(
-            self.dataset, self.preset_name, self.world(), self.baseline, self._trainable(), options
+            self.dataset, self.preset_name, self.world(), self.baseline, self._trainable(), options, self.stand_ins
         )
         changes = {
             "precision": self.precision,
@@ -223,6 +226,30 @@ class TrainingFlags(CommonFlags):
             raise RequestError(
                 f"--{name.replace('_', '-')}{separator}{rest}" if name in changes else str(error)
             ) from error
+
+    def experiments(self) -> tuple[Experiment, ...]:
+        """One base experiment for each baseline that is asked for. Raises RequestError as ``experiment``."""
+        return (self.experiment(),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselinesFlags(TrainingFlags):
+    """Flags of jobs that train several baselines."""
+
+    baseline: tyro.conf.Suppress[str] = "emot_net"
+    baselines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = (
+        "emot_net",
+        "gcn_cnn",
+        "caer_net",
+        "emoticon",
+    )
+    """The models to compare; each is trained as its own literature says."""
+
+    def experiments(self) -> tuple[Experiment, ...]:
+        """One base experiment a baseline. Raises RequestError for an unknown one, or for none."""
+        if not self.baselines:
+            raise RequestError("--baselines needs at least one name")
+        return tuple(replace(self, baseline=name).experiment() for name in dict.fromkeys(self.baselines))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -137,6 +137,11 @@ class PlannedTrial:
         return self.trial.experiment.seed
 
     @property
+    def baseline(self) -> str:
+        """The experiment's baseline."""
+        return self.trial.experiment.baseline
+
+    @property
     def is_open(self) -> bool:
         """Whether it still has to run; a failed trial is tried again."""
         return self.state not in ("done", "diverged")
@@ -155,19 +160,19 @@ class Plan:
 
 
 def make_plan(
-    settings: Mapping[str, Experiment],
+    settings: Sequence[tuple[str, Experiment]],
     seeds: tuple[int, ...],
     storage: Storage,
     data_root: Path | None,
     weights_dir: Path | None = None,
     options: LoadOptions = AS_PUBLISHED,
 ) -> Plan:
-    """Plan every setting with every seed; all settings share one dataset.
+    """Plan every named setting with every seed; all settings share one dataset.
 
     Raises RequestError where the dataset cannot be read, a weight file or ``--data-root`` is missing, or a dictionary
     would be larger than the train split.
     """
-    first = next(iter(settings.values()))
+    first = settings[0][1]
     source = data_source(first, storage, data_root, options, weights_dir)
     views: dict[str, PlannedView] = {}
     dictionaries: dict[str, PlannedDictionary] = {}
@@ -197,7 +202,7 @@ def make_plan(
         return dictionaries.setdefault(key, PlannedDictionary(chosen, features, key, path))
 
     subjects = storage.subjects(source.fingerprint)
-    for name, of_setting in settings.items():
+    for name, of_setting in settings:
         for seed in seeds:
             experiment = of_setting.with_changes(seed=seed)
             items = inputs_of(experiment.baseline, experiment.baseline_options)

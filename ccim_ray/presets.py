@@ -52,6 +52,7 @@ def default_experiment(
     baseline: str = "emot_net",
     trainable: str | None = None,
     options: Mapping[str, Any] | None = None,
+    stand_ins: bool = False,
 ) -> Experiment:
     """The baseline with CCIM on ``dataset``, as the literature or, on the embedded world, as small pictures ask for it.
 
@@ -60,6 +61,7 @@ def default_experiment(
 
     Args:
         trainable: "head" or "all"; None takes head, or all in preset paper on real datasets.
+        stand_ins: take the embedded world's own pre-training, as for a folder that make_confounded_scenes wrote.
         options: of the baseline; on the embedded world EmotiCon reads the depth pictures unless told otherwise.
     """
     of_data, sizes = dataset_card(dataset), preset(preset_name)
@@ -71,7 +73,7 @@ def default_experiment(
         "dataset": of_data.name,
         "baseline": baseline,
         "baseline_options": chosen,
-        "trunks": _trunks(card.inputs(chosen), mode, stand_ins=world is not None),
+        "trunks": _trunks(card.inputs(chosen), mode, stand_ins or world is not None),
         "trainable": mode,
         "world": world,
         "subject_limit": None if world else sizes.subject_limit,
@@ -81,10 +83,12 @@ def default_experiment(
         "epochs": sizes.epochs,
         "batch_size": sizes.batch_size,
     }
-    if world:
-        values["backbone"] = BackboneSettings(arch=_STAND_IN_ARCH, weights="scenes")
-    else:
-        values["backbone"] = BackboneSettings(arch="resnet152", weights="places365")
+    values["backbone"] = (
+        BackboneSettings(arch=_STAND_IN_ARCH, weights="scenes")
+        if stand_ins or world
+        else BackboneSettings(arch="resnet152", weights="places365")
+    )
+    if not world:
         values |= card.training
         if preset_name != "paper":
             values["epochs"] = sizes.epochs

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from ccim_ray.baselines.registry import baseline_label
 from ccim_ray.console import say
 from ccim_ray.errors import RequestError
 from ccim_ray.plan import PlannedTrial, trial_state
@@ -119,7 +120,7 @@ class Recorder:
     def _run(self, planned: PlannedTrial) -> TrialRun:
         signature = planned.trial.signature
         if signature not in self._runs:
-            name = f"{planned.setting}, seed {planned.seed}"
+            name = run_title(planned, several_baselines=len({trial.baseline for trial in self.trials}) > 1)
             parameters = planned.trial.experiment.parameters()
             made_by = Path(planned.trial.paths.folder) / "environment.json"
             tags = {**self.tags, "ccim.setting": planned.setting}
@@ -155,3 +156,9 @@ class Recorder:
                 shutil.copyfile(folder / name, model / name)
             example_input, example_output = model_example(folder, Path(planned.trial.paths.subjects))
             self.tracker.log_model(run.run_id, model, example_input, example_output)
+
+
+def run_title(planned: PlannedTrial, several_baselines: bool) -> str:
+    """A trial in words."""
+    baseline = f"{baseline_label(planned.baseline)}, " if several_baselines else ""
+    return f"{baseline}{planned.setting}, seed {planned.seed}"

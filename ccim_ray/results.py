@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ccim_ray.baselines.registry import baseline_card, baseline_label
 from ccim_ray.datasets.confounded_scenes.world import load_truth
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.datasets.subject import agents_of
 from ccim_ray.metrics import chance, evaluate, evaluate_agents
 from ccim_ray.plan import PlannedTrial
-from ccim_ray.reports.tables import ResultRow, build_rows, constant_row
+from ccim_ray.reports.tables import ResultRow, Results, build_rows, constant_row, with_corrected_p
 from ccim_ray.storage import read_json, write_json
 from ccim_ray.trial_folder import read_result
 
@@ -24,8 +25,9 @@ ORACLES = {"Bayes oracle P(Y|X)": "oracle_observational", "Bayes oracle P(Y|do(X
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """A setting that belongs to a sweep: its place on the figure's axis, and its trials' folders by seed."""
+    """A baseline's setting in a sweep: its place on the figure's axis, and its trials' folders by seed."""
 
+    baseline: str
     setting: str
     axis: int | None
     folders: dict[int, Path]
@@ -40,28 +42,28 @@ def update_ledger(
     """
     known: dict[str, Any] = read_json(path) if path.exists() else {}
     for planned in trials:
-        entry = known.setdefault(
-            planned.setting, {"axis": axis.get(planned.setting), "place": len(known), "signatures": {}}
-        )
+        new = {"baseline": planned.baseline, "setting": planned.setting, "place": len(known), "signatures": {}}
+        entry = known.setdefault(f"{planned.baseline}: {planned.setting}", new | {"axis": axis.get(planned.setting)})
         entry["signatures"][str(planned.seed)] = planned.trial.signature
     write_json(path, known)
     entries = [
         LedgerEntry(
-            setting,
+            entry["baseline"],
+            entry["setting"],
             entry["axis"],
             {int(seed): trials_folder / signature for seed, signature in sorted(entry["signatures"].items())},
         )
-        for setting, entry in sorted(known.items(), key=lambda item: item[1]["place"])
+        for entry in sorted(known.values(), key=lambda entry: entry["place"])
     ]
     return sorted(entries, key=lambda entry: -1 if entry.axis is None else entry.axis)
 
 
-def collect(entries: Sequence[LedgerEntry]) -> dict[str, dict[int, dict[str, float]]]:
-    """Metrics of the trials that are done, by setting and seed; a setting without any is there, and empty."""
-    results: dict[str, dict[int, dict[str, float]]] = {}
+def collect(entries: Sequence[LedgerEntry]) -> dict[str, dict[str, dict[int, dict[str, float]]]]:
+    """Metrics of the trials that are done, by baseline, setting and seed; a setting without any is there, and empty."""
+    results: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
     for entry in entries:
         ended = {seed: read_result(folder) for seed, folder in entry.folders.items()}
-        results[entry.setting] = {
+        results.setdefault(entry.baseline, {})[entry.setting] = {
             seed: result.metrics for seed, result in ended.items() if result and result.status == "done"
         }
     return results
@@ -74,9 +76,11 @@ def reported_metrics(dataset: Dataset) -> tuple[str, ...]:
     return (dataset.metric, "mAP_11_point", *(("mAP_agent",) if agents_of(dataset.subjects) is not None else ()))
 
 
-def notes_of(dataset: Dataset) -> tuple[str, ...]:
+def notes_of(dataset: Dataset, baselines: Iterable[str]) -> tuple[str, ...]:
     """What has to stand wherever these results stand; mostly nothing."""
-    return (f"{dataset.name}: {dataset.note}",) if dataset.note else ()
+    cards = [baseline_card(name) for name in baselines]
+    of_dataset = (f"{dataset.name}: {dataset.note}",) if dataset.note else ()
+    return (*of_dataset, *(f"{card.name} is approximate: {card.approximate}" for card in cards if card.approximate))
 
 
 def reference_rows(dataset: Dataset, baseline: str) -> list[ResultRow]:
@@ -84,8 +88,10 @@ def reference_rows(dataset: Dataset, baseline: str) -> list[ResultRow]:
 
     The oracles know the causal model and see face, posture, other people and objects without error:
     P(Y|X) also knows how emotions and scenes go together in biased data, P(Y|do(X)) is without that knowledge.
+    ``baseline`` names the one that the table is about, and is empty where there are several.
     """
     rows = []
+    label = baseline_label(baseline) if baseline else ""
     agents_S = agents_of(dataset.subjects)
     for split in dataset.test_splits:
         of_split = np.array([subject.split == split for subject in dataset.subjects])
@@ -99,7 +105,7 @@ def reference_rows(dataset: Dataset, baseline: str) -> list[ResultRow]:
             if agents is not None:
                 found[setting] |= evaluate_agents(scores_SK, targets_SK, agents, dataset.categories)
         rows += [
-            constant_row(dataset.name, baseline, setting, f"{split}/{metric}", values[metric])
+            constant_row(dataset.name, label, setting, f"{split}/{metric}", values[metric])
             for setting, values in found.items()
             for metric in reported_metrics(dataset)
         ]
@@ -108,14 +114,40 @@ def reference_rows(dataset: Dataset, baseline: str) -> list[ResultRow]:
 
 def measured_rows(
     dataset: Dataset,
-    baseline: str,
-    results: Mapping[str, Mapping[int, Mapping[str, float]]],
+    results: Mapping[str, Results],
     reference: str,
-    published: Mapping[tuple[str, str], float],
+    published: Mapping[str, Mapping[tuple[str, str], float]],
+    metrics: Sequence[str] | None = None,
 ) -> list[ResultRow]:
-    """Rows of every setting on every test split, those of the paper's metric first."""
-    metrics = [f"{split}/{metric}" for metric in reported_metrics(dataset) for split in dataset.test_splits]
-    return build_rows(dataset.name, baseline, results, metrics, reference, published)
+    """Rows of every baseline's settings on every test split, those of the paper's metric first.
+
+    Args:
+        results: by baseline, setting, seed and metric.
+        reference: the setting that deltas are taken from, within each baseline.
+        published: by baseline, the paper's value for (setting, metric).
+        metrics: without their split; None takes those that are reported.
+    """
+    named = [f"{split}/{name}" for name in metrics or reported_metrics(dataset) for split in dataset.test_splits]
+    rows = [
+        row
+        for baseline, of_baseline in results.items()
+        for row in build_rows(
+            dataset.name, baseline_label(baseline), of_baseline, named, reference, published.get(baseline, {})
+        )
+    ]
+    return with_corrected_p(rows)
+
+
+def category_rows(
+    dataset: Dataset,
+    results: Mapping[str, Results],
+    reference: str,
+    published: Mapping[str, Mapping[tuple[str, str], float]],
+) -> list[ResultRow]:
+    """Rows as ``measured_rows``, of every category: its average precision, or its recall where there is one label."""
+    kind = "AP" if dataset.multi_label else "recall"
+    names = [f"{kind}/{category}" for category in dataset.categories]
+    return measured_rows(dataset, results, reference, published, names)
 
 
 def _truth_column(root: Path, column: str, subject_ids: Sequence[str]) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ccim_ray.experiment import BackboneSettings, CcimSettings, Experiment
 from ccim_ray.paper import DEFAULT_DICTIONARY_SIZE
-from ccim_ray.reports.published import published_score
+from ccim_ray.reports.published import published_scores
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Space:
         reference: the setting that deltas are taken from.
         axis: the number that each setting stands for on the figure's axis; settings without one are lines.
         axis_label: what the axis shows.
+        per_category: whether the report holds every category's own metric too.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Space:
     reference: str
     axis: Mapping[str, int]
     axis_label: str
+    per_category: bool = False
 
     def settings(self, base: Experiment) -> dict[str, Experiment]:
         """The experiment of every setting. Raises RequestError where a change is not valid."""
@@ -52,7 +54,8 @@ class Space:
                 ),
             }
             default_size = all(getattr(experiment, key) == value for key, value in paper.items())
-            score = published_score(experiment.dataset, experiment.baseline, with_ccim)
-            if score is not None and (experiment.deconfounder == "none" or (with_ccim and default_size)):
-                found[name, f"test/{metric}"] = score
+            if experiment.deconfounder != "none" and not (with_ccim and default_size):
+                continue
+            for key, score in published_scores(experiment.dataset, experiment.baseline, with_ccim).items():
+                found[name, f"test/{key or metric}"] = score
         return found

@@ -15,10 +15,10 @@ from ccim_ray.storage import Storage, short_digest
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """A space over a base experiment, with seeds, and where everything goes."""
+    """A space over one base experiment for each baseline, with seeds, and where everything goes."""
 
     space: Space
-    base: Experiment
+    bases: tuple[Experiment, ...]
     seeds: tuple[int, ...]
     storage: Storage
     tracking_uri: str
@@ -28,16 +28,31 @@ class SweepRequest:
     weights_dir: Path | None = None
     command: str = ""
 
+    @property
+    def dataset(self) -> str:
+        """The dataset that all bases share."""
+        return self.bases[0].dataset
+
+    @property
+    def workers(self) -> int:
+        """Processes of a trial, the same for all bases."""
+        return self.bases[0].workers
+
     def plan(self) -> Plan:
         """Raises RequestError where the dataset, a weight file or a setting is wrong."""
-        settings = self.space.settings(self.base)
+        settings = [setting for base in self.bases for setting in self.space.settings(base).items()]
         return make_plan(settings, self.seeds, self.storage, self.data_root, self.weights_dir, self.load_options)
 
+    def parameters(self) -> dict[str, str]:
+        """What all bases share, as MLflow shows it."""
+        first, *others = (base.parameters() for base in self.bases)
+        return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+
     def sweep_id(self, plan: Plan) -> str:
-        """Sweeps of one space over one base experiment and dataset are one sweep, whatever values they vary.
+        """Sweeps of one space over the same base experiments and dataset are one sweep, whatever values they vary.
 
         Other weights or stage versions make another sweep: one table never mixes them.
         """
-        essence = self.base.with_changes(seed=0).essence()
-        weights = weight_digests(self.base, self.weights_dir)
-        return short_digest([self.space.name, essence, plan.source.fingerprint, weights, STAGE_VERSIONS])
+        essences = [base.with_changes(seed=0).essence() for base in self.bases]
+        weights = [weight_digests(base, self.weights_dir) for base in self.bases]
+        return short_digest([self.space.name, essences, plan.source.fingerprint, weights, STAGE_VERSIONS])

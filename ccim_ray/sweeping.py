@@ -61,7 +61,7 @@ def _request(flags: TrainingFlags, space: Space, command: Sequence[str]) -> Swee
     weights = os.environ.get("CCIM_RAY_WEIGHTS")  # read here: workers on other machines do not see it
     return SweepRequest(
         space=space,
-        base=flags.experiment(),
+        bases=flags.experiments(),
         seeds=some("--seeds", flags.seeds, flags.chosen_preset().seeds),
         storage=storage,
         tracking_uri=flags.tracking_uri or default_tracking_uri(storage.root),

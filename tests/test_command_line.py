@@ -105,7 +105,8 @@ def test_the_options_of_reading_a_dataset_are_those_of_the_flags(tmp_path, monke
     assert CommonFlags(dataset="groupwalk").load_options() == LoadOptions()
     assert CommonFlags(dataset="emotic", keep_overlap=True).load_options() == LoadOptions(drop_overlap=False)
     chosen = CommonFlags(dataset="caer_s", split_file=Path("mine.csv")).load_options()
-    assert chosen == LoadOptions(split_file=tmp_path / "mine.csv")
+    assert chosen == LoadOptions(split_file=tmp_path / "mine.csv", detector="fasterrcnn_resnet50_fpn")
+    assert CommonFlags(dataset="caer_s", detector="none").load_options() == LoadOptions()
 
 
 @pytest.mark.parametrize("below", ["", "folder"])

@@ -188,10 +188,9 @@ def test_recognised_scenes_are_those_of_the_head(emotic: Path) -> None:
     from ccim_ray.perception.weights import load_backbone
 
     subjects = load_dataset("emotic", emotic).subjects[:40]
-    plain = [{"image": subject.image, "body_box": subject.body_box} for subject in subjects]
     requests = [ViewRequest("context", "thin_resnet", "scenes", output) for output in ("scene", "features")]
-    (scenes, features), reasons = ViewMaker(emotic, requests, None, torch.device("cpu")).make(plain, [0, 1])
-    assert set(reasons) == {None}
+    (scenes, features), reasons = ViewMaker(emotic, requests, None, torch.device("cpu")).make(subjects, [0, 1])
+    assert {reason for of_view in reasons for reason in of_view} == {None}
     assert features.shape == (40, 512)
     assert (scenes.shape, scenes.dtype) == ((40, 2), np.float32)
     backbone = load_backbone("thin_resnet", "scenes", keep_head=True)
@@ -212,9 +211,8 @@ def test_scene_recognition_is_good_enough_to_measure_with(emotic: Path) -> None:
     from ccim_ray.perception.views import ViewMaker
 
     dataset = load_dataset("confounded_scenes", emotic)
-    plain = [{"image": subject.image, "body_box": subject.body_box} for subject in dataset.subjects]
     request = ViewRequest("context", "thin_resnet", "scenes", "scene")
-    ((recognised, *_), _) = ViewMaker(emotic, [request], None, torch.device("cpu")).make(plain, [0])
+    ((recognised, *_), _) = ViewMaker(emotic, [request], None, torch.device("cpu")).make(dataset.subjects, [0])
     true = np.array([SCENE_NAMES.index(str(subject.scene)) for subject in dataset.subjects])
     assert (recognised[:, 0] == true).mean() > 0.8
     options = request_for(emotic, emotic, permutations=40).options

@@ -59,7 +59,7 @@ def tree(folder):
 
 def plan_of(storage, *changes, seeds=(0,), data_root=None, **more):
     chosen = {f"setting {number}": experiment(**change) for number, change in enumerate(changes)}
-    return make_plan(chosen, seeds, storage, data_root, **more)
+    return make_plan([*chosen.items()], seeds, storage, data_root, **more)
 
 
 @pytest.fixture
@@ -201,9 +201,9 @@ def test_a_dictionary_cannot_be_larger_than_the_train_split(storage):
 
 def test_a_real_dataset_needs_its_folder(storage, tmp_path):
     with pytest.raises(RequestError, match="--dataset caer_s needs its folder: add --data-root DIR"):
-        make_plan(real(), (0,), storage, None)
+        make_plan([*real().items()], (0,), storage, None)
     with pytest.raises(RequestError, match=f"--data-root: {tmp_path / 'none'}"):
-        make_plan(real(), (0,), storage, tmp_path / "none")
+        make_plan([*real().items()], (0,), storage, tmp_path / "none")
 
 
 def test_a_real_dataset_is_known_by_its_content_not_by_its_place(storage, small_world, tmp_path):
@@ -212,7 +212,7 @@ def test_a_real_dataset_is_known_by_its_content_not_by_its_place(storage, small_
     shutil.copytree(small_world, changed)
     picture = changed / load_dataset("caer_s", changed).subjects[0].image
     picture.write_bytes(picture.read_bytes() + b"\0")
-    here, there, other = (make_plan(real(), (0,), storage, root) for root in (small_world, moved, changed))
+    here, there, other = (make_plan([*real().items()], (0,), storage, root) for root in (small_world, moved, changed))
     assert here.trials[0].trial.signature == there.trials[0].trial.signature
     assert [view.key for view in here.views] == [view.key for view in there.views]
     assert here.trials[0].trial.signature != other.trials[0].trial.signature
@@ -230,7 +230,7 @@ def test_another_split_makes_everything_anew_and_the_same_one_nothing(storage, s
     other.write_text("\n".join([rows[0], *(row.replace(",test_anti", ",val") for row in rows[1:])]))
     assert same.read_text() != other.read_text()
     plans = [
-        make_plan(real(), (0,), storage, small_world, options=LoadOptions(split_file=file))
+        make_plan([*real().items()], (0,), storage, small_world, options=LoadOptions(split_file=file))
         for file in (same, same, other)
     ]
     assert keys(plans[0]) == keys(plans[1])
@@ -240,7 +240,7 @@ def test_another_split_makes_everything_anew_and_the_same_one_nothing(storage, s
 def test_keeping_the_overlap_of_emotic_makes_everything_anew(storage, overlapping_emotic):
     experiments = {"CCIM": real()["CCIM"].with_changes(dataset="emotic", dictionary__size=1)}
     plans = [
-        make_plan(experiments, (0,), storage, overlapping_emotic, options=LoadOptions(drop_overlap=drop))
+        make_plan([*experiments.items()], (0,), storage, overlapping_emotic, options=LoadOptions(drop_overlap=drop))
         for drop in (True, True, False)
     ]
     assert keys(plans[0]) == keys(plans[1])
@@ -254,17 +254,17 @@ def test_other_weights_of_the_same_name_make_other_features(storage, small_world
         folder = tmp_path / content.decode()
         folder.mkdir()
         (folder / "resnet18_places365.safetensors").write_bytes(content)
-        plans.append(make_plan(real("places365"), (0,), storage, small_world, folder))
+        plans.append(make_plan([*real("places365").items()], (0,), storage, small_world, folder))
     one, other = plans
     assert one.trials[0].trial.signature != other.trials[0].trial.signature
     assert one.dictionaries[0].path != other.dictionaries[0].path
     body = [{view.key for view in plan.views if view.request.view == "body"} for plan in plans]
     assert body[0] == body[1]
     with pytest.raises(RequestError, match=r"resnet18_places365\.safetensors"):
-        make_plan(real("places365"), (0,), storage, small_world, tmp_path)
+        make_plan([*real("places365").items()], (0,), storage, small_world, tmp_path)
 
 
 def test_a_plan_survives_being_asked_for_from_plain_values(storage):
     trial = plan_of(storage, {}).trials[0].trial
     again = Experiment.parse(json.loads(json.dumps(trial.experiment.model_dump(mode="json"))))
-    assert make_plan({"again": again}, (0,), storage, None).trials[0].trial.signature == trial.signature
+    assert make_plan([("again", again)], (0,), storage, None).trials[0].trial.signature == trial.signature

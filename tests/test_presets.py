@@ -7,7 +7,7 @@ from ccim_ray.baselines.registry import inputs_of
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.registry import DATASETS
 from ccim_ray.errors import RequestError
-from ccim_ray.perception.architectures import ARCHITECTURES, is_geometry
+from ccim_ray.perception.architectures import is_geometry
 from ccim_ray.perception.weight_files import available_weights
 from ccim_ray.presets import PRESETS, default_experiment, preset
 
@@ -69,10 +69,7 @@ def trunks_of_cards():
     """Every (architecture, weights) that a card names, for the head or end to end."""
     items = [item for name, options in OPTIONS for item in inputs_of(name, options)]
     named = {item.trunk_for(trainable) for item in items for trainable in ("head", "all")} - {None}
-    return [
-        pytest.param(*pair, marks=pytest.mark.xfail(pair[0] not in ARCHITECTURES, reason="not built yet", strict=True))
-        for pair in sorted(named)
-    ]
+    return sorted(named)
 
 
 @pytest.mark.parametrize(("arch", "weights"), trunks_of_cards())

@@ -14,7 +14,15 @@ from ccim_ray.datasets.registry import load_dataset
 from ccim_ray.datasets.subject import Subject
 from ccim_ray.plan import make_plan
 from ccim_ray.presets import default_experiment
-from ccim_ray.results import collect, measured_rows, notes_of, reference_rows, reported_metrics, update_ledger
+from ccim_ray.results import (
+    category_rows,
+    collect,
+    measured_rows,
+    notes_of,
+    reference_rows,
+    reported_metrics,
+    update_ledger,
+)
 from ccim_ray.storage import Storage, write_json
 from ccim_ray.trial_folder import TrialResult
 from search_spaces.dict_size import dict_size_space
@@ -24,7 +32,7 @@ BASE = default_experiment("confounded_scenes", "smoke", WorldSettings(images=600
 
 def plan_sizes(storage, sizes, seeds=(0, 1), base=BASE):
     space = dict_size_space(sizes)
-    return make_plan(space.settings(base), seeds, storage, None).trials, space.axis
+    return make_plan([*space.settings(base).items()], seeds, storage, None).trials, space.axis
 
 
 def ledger_after(storage, *calls):
@@ -90,11 +98,8 @@ def test_only_trials_that_are_done_are_collected(storage):
     diverged = TrialResult("diverged", {"test_do/accuracy": 0.9}, diverged_at_step=3)
     write_json(vanilla.folders[1] / "result.json", diverged.as_dict())
     write_json(vanilla.folders[2] / "failure.json", {"reason": "killed", "attempts": 3})
-    assert collect(entries) == {
-        "vanilla": {0: {"test_do/accuracy": 0.25}},
-        control.setting: {},
-        with_ccim.setting: {},
-    }
+    of_baseline = {"vanilla": {0: {"test_do/accuracy": 0.25}}, control.setting: {}, with_ccim.setting: {}}
+    assert collect(entries) == {"emot_net": of_baseline}
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +173,9 @@ def test_measured_rows_pair_the_seeds_on_every_test_split(worlds):
     }
     rows = {
         (row.setting, row.metric): row
-        for row in measured_rows(dataset, "emot_net", results, "vanilla", {("vanilla", "test_do/accuracy"): 0.7})
+        for row in measured_rows(
+            dataset, {"emot_net": results}, "vanilla", {"emot_net": {("vanilla", "test_do/accuracy"): 0.7}}
+        )
     }
     assert len(rows) == 9
     assert not any(metric.startswith("val") for _, metric in rows)
@@ -225,13 +232,51 @@ def test_the_papers_metric_comes_first_and_agents_only_where_they_are_followed(f
     unknown = replace(followed, subjects=(*followed.subjects, replace(followed.subjects[0], agent=None)))
     assert reported_metrics(unknown) == ("mAP", "mAP_11_point")
     results = {"vanilla": {0: {"test/mAP": 0.5, "test/mAP_11_point": 0.6, "test/mAP_agent": 0.7}}}
-    rows = measured_rows(followed, "emot_net", results, "vanilla", {})
+    rows = measured_rows(followed, {"emot_net": results}, "vanilla", {})
     assert [(row.metric, row.mean) for row in rows] == list(results["vanilla"][0].items())
 
 
 def test_a_note_names_its_dataset(followed):
-    assert notes_of(followed) == ("groupwalk: format unverified",)
-    assert notes_of(replace(followed, note="")) == ()
+    assert notes_of(followed, ["emot_net"]) == ("groupwalk: format unverified",)
+    assert notes_of(replace(followed, note=""), ["emot_net", "caer_net"]) == ()
+
+
+def test_an_approximate_baseline_says_so_in_its_rows_and_in_the_notes(followed):
+    (note,) = notes_of(replace(followed, note=""), ["emot_net", "gcn_cnn"])
+    assert note.startswith("gcn_cnn is approximate: ")
+    results = {"gcn_cnn": {"vanilla": {0: {"test/mAP": 0.5}}}}
+    rows = measured_rows(followed, results, "vanilla", {})
+    assert {row.baseline for row in rows} == {"gcn_cnn (approximate)"}
+
+
+def test_deltas_are_within_a_baseline_and_p_is_corrected_over_all_of_them(worlds):
+    dataset = worlds["caer_s"]
+
+    def seeds(*values):
+        return {seed: {"test_do/accuracy": value} for seed, value in enumerate(values)}
+
+    one = {"vanilla": seeds(0.5, 0.6, 0.7), "CCIM": seeds(0.61, 0.7, 0.82)}
+    other = {"vanilla": seeds(0.1, 0.2, 0.1), "CCIM": seeds(0.2, 0.25, 0.3)}
+    alone = {(row.setting, row.metric): row for row in measured_rows(dataset, {"emot_net": one}, "vanilla", {})}
+    rows = measured_rows(dataset, {"emot_net": one, "caer_net": other}, "vanilla", {})
+    both = {(row.baseline, row.setting, row.metric): row for row in rows}
+    key = ("CCIM", "test_do/accuracy")
+    assert both["emot_net", *key].delta == pytest.approx(0.11)
+    assert both["caer_net", *key].delta == pytest.approx(0.35 / 3)
+    assert both["emot_net", *key].p == alone[key].p
+    assert both["emot_net", *key].p_holm == pytest.approx(2 * alone[key].p_holm)
+
+
+def test_every_category_has_its_rows(worlds):
+    dataset = worlds["caer_s"]
+    published = {"emot_net": {("vanilla", "test_do/recall/Fear"): 0.3}}
+    results = {"emot_net": {"vanilla": {0: {"test_do/recall/Fear": 0.4}}}}
+    rows = category_rows(dataset, results, "vanilla", published)
+    assert {row.metric for row in rows} == {
+        f"{split}/recall/{name}" for split in dataset.test_splits for name in dataset.categories
+    }
+    (fear,) = (row for row in rows if row.metric == "test_do/recall/Fear")
+    assert (fear.mean, fear.published) == (0.4, 0.3)
 
 
 def test_the_ledger_is_readable_json(storage):

@@ -91,6 +91,7 @@ CAER_NET = BaselineCard(
     title="CAER-Net",
     module="ccim_ray.baselines.caer_net:CaerNet",
     inputs=_caer_net_inputs,
+    options={"stream_batch_norm": False, "second_attention_relu": True, "context_pooling": "sum"},
     training={
         "optimiser": "sgd",
         "schedule": "step",

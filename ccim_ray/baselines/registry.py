@@ -39,6 +39,11 @@ def baseline_card(name: str) -> BaselineCard:
     return load_card(found, "--baseline", BaselineCard)
 
 
+def baseline_label(name: str) -> str:
+    """The name as tables show it: one that is not built as published says so wherever its numbers stand."""
+    return f"{name} (approximate)" if baseline_card(name).approximate else name
+
+
 def inputs_of(name: str, options: Mapping[str, Any]) -> tuple[Input, ...]:
     """What the baseline reads with these options. RequestError for an unknown baseline, option or value."""
     card = baseline_card(name)

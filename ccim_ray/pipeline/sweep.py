@@ -18,10 +18,10 @@ from ccim_ray.pipeline.preparation import prepare
 from ccim_ray.pipeline.trials import run_trials
 from ccim_ray.plan import Plan, PlannedTrial, trial_state
 from ccim_ray.rates import Rates, rate_of_training
-from ccim_ray.recording import Recorder, Status
+from ccim_ray.recording import Recorder, Status, run_title
 from ccim_ray.reports.sweep_report import SweepReport, write_sweep_report
 from ccim_ray.resources import ClusterResources
-from ccim_ray.results import collect, measured_rows, notes_of, reference_rows, update_ledger
+from ccim_ray.results import category_rows, collect, measured_rows, notes_of, reference_rows, update_ledger
 from ccim_ray.sweep_request import SweepRequest
 from ccim_ray.tracking import Tracker, without_password
 from ccim_ray.trial_folder import Trial, read_result
@@ -40,7 +40,7 @@ def run_sweep(request: SweepRequest) -> int:
     say(f"Storage {request.storage.root}")
     tracker, cluster = _connect(request, bool(to_run))
     if cluster:
-        request.resources.check(cluster, request.base.workers)
+        request.resources.check(cluster, request.workers)
     dataset = prepare(plan, request.storage, cluster, request.weights_dir) if cluster else plan.source.dataset
     with _recording(request, plan, tracker) as recorder:
         if cluster:
@@ -51,7 +51,7 @@ def run_sweep(request: SweepRequest) -> int:
     for planned in plan.trials:
         state, reason = _state(planned)
         if state != "done":
-            say(f"{planned.setting}, seed {planned.seed}: {state}{f': {reason}' if reason else ''}")
+            say(f"{_title(planned, request)}: {state}{f': {reason}' if reason else ''}")
     say(f"Results in {report.folder}: {', '.join(path.name for path in report.files)}")
     say(f"Done in {time.monotonic() - started:.0f} s")
     say(f"Compare the runs: {_mlflow_command(request)}")
@@ -60,7 +60,7 @@ def run_sweep(request: SweepRequest) -> int:
 
 def _connect(request: SweepRequest, needs_cluster: bool) -> tuple[Tracker, ClusterResources | None]:
     """MLflow, and Ray where there is something to run: creating a database takes as long as starting Ray."""
-    experiment = f"{request.base.dataset}/{request.space.name}"
+    experiment = f"{request.dataset}/{request.space.name}"
     artifacts = request.storage.root / "mlflow-artifacts"
     with ThreadPoolExecutor(1) as background:
         connecting = background.submit(Tracker, request.tracking_uri, experiment, artifacts)
@@ -71,9 +71,10 @@ def _connect(request: SweepRequest, needs_cluster: bool) -> tuple[Tracker, Clust
 @contextmanager
 def _recording(request: SweepRequest, plan: Plan, tracker: Tracker) -> Iterator[Recorder]:
     """Keeps MLflow up to date inside the block, and leaves no run RUNNING behind it."""
-    name = f"{request.space.name} of {request.base.baseline} on {request.base.dataset}"
+    baselines = ", ".join(base.baseline for base in request.bases)
+    name = f"{request.space.name} of {baselines} on {request.dataset}"
     tags = _tags(request, plan) | environment_tags()
-    parent = tracker.open_parent(request.sweep_id(plan), name, request.base.parameters(), tags)
+    parent = tracker.open_parent(request.sweep_id(plan), name, request.parameters(), tags)
     recorder = Recorder(tracker, parent, plan.trials, _tags(request, plan))
     recorder.start()
     status: Status = "KILLED"
@@ -100,11 +101,12 @@ def _train(
         nonlocal done
         done += 1
         planned = by_signature[trial.signature]
-        say(f"  [{done}/{len(to_run)}] {planned.setting}, seed {planned.seed}: {_outcome(trial, reason)}")
+        say(f"  [{done}/{len(to_run)}] {_title(planned, request)}: {_outcome(trial, reason)}")
         recorder.end(trial.signature)
 
-    def kind(planned: PlannedTrial) -> tuple[str, int]:
-        return planned.trial.experiment.trainable, planned.trial.experiment.workers
+    def kind(planned: PlannedTrial) -> tuple[str, int, str]:
+        experiment = planned.trial.experiment
+        return experiment.trainable, experiment.workers, experiment.baseline
 
     leave_on_sigterm(lambda: say("SIGTERM: leaving; the same command goes on from the last epochs"))
     for _, group in groupby(sorted(to_run, key=kind), key=kind):
@@ -119,13 +121,20 @@ def _train(
 
 def _report(request: SweepRequest, plan: Plan, dataset: Dataset) -> SweepReport:
     folder = request.storage.sweep(request.sweep_id(plan))
-    space, baseline = request.space, request.base.baseline
-    trials_folder = request.storage.root / "trials"
+    space, trials_folder = request.space, request.storage.root / "trials"
     entries = update_ledger(folder / "ledger.json", plan.trials, space.axis, trials_folder)
-    published = space.published(request.base, dataset.metric)
-    measured = measured_rows(dataset, baseline, collect(entries), space.reference, published)
+    published = {base.baseline: space.published(base, dataset.metric) for base in request.bases}
+    results = collect(entries)
+    measured = measured_rows(dataset, results, space.reference, published)
+    by_category = category_rows(dataset, results, space.reference, published) if space.per_category else []
+    one = request.bases[0].baseline if len(request.bases) == 1 else ""
     axis = {entry.setting: entry.axis for entry in entries if entry.axis is not None}
-    return write_sweep_report(folder, space, measured, reference_rows(dataset, baseline), axis, notes_of(dataset))
+    notes = notes_of(dataset, published)
+    return write_sweep_report(folder, space, measured, reference_rows(dataset, one), by_category, axis, notes)
+
+
+def _title(planned: PlannedTrial, request: SweepRequest) -> str:
+    return run_title(planned, several_baselines=len(request.bases) > 1)
 
 
 def _outcome(trial: Trial, reason: str | None) -> str:
@@ -156,7 +165,7 @@ def _counts(plan: Plan) -> str:
 
 
 def _concurrency(to_run: Sequence[PlannedTrial], request: SweepRequest, cluster: ClusterResources) -> int:
-    return min(len(to_run), request.resources.concurrent(cluster, request.base.workers))
+    return min(len(to_run), request.resources.concurrent(cluster, request.workers))
 
 
 def _tags(request: SweepRequest, plan: Plan) -> dict[str, str]:
@@ -167,9 +176,10 @@ def _tags(request: SweepRequest, plan: Plan) -> dict[str, str]:
         "ccim.data_fingerprint": plan.source.fingerprint,
         "ccim.split_file": str(request.load_options.split_file or "none"),
         "ccim.frame_step": str(request.load_options.frame_step),
+        "ccim.detector": request.load_options.detector or "none",
         "ccim.command": without_password(request.command),
     }
-    notes = notes_of(plan.source.dataset)
+    notes = notes_of(plan.source.dataset, [base.baseline for base in request.bases])
     return tags | ({"ccim.note": "; ".join(notes)} if notes else {})
 
 

@@ -29,7 +29,7 @@ def write_latex(rows: Sequence[ResultRow], path: Path, notes: Sequence[str] = ()
     ]
     for (dataset, baseline), block in groupby(_by_block(rows), key=lambda row: (row.dataset, row.baseline)):
         lines.append(r"\midrule")
-        heading = _escape_latex(f"{baseline}, {dataset}")
+        heading = _escape_latex(f"{baseline}, {dataset}" if baseline else dataset)
         lines.append(rf"\multicolumn{{{len(metrics) + 1}}}{{l}}{{\emph{{{heading}}}}} \\")
         lines += _latex_block(list(block), metrics)
     lines += [

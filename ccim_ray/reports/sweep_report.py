@@ -29,6 +29,7 @@ def write_sweep_report(
     space: Space,
     measured: Sequence[ResultRow],
     constants: Sequence[ResultRow],
+    by_category: Sequence[ResultRow],
     axis: Mapping[str, int],
     notes: Sequence[str] = (),
 ) -> SweepReport:
@@ -36,6 +37,7 @@ def write_sweep_report(
 
     Args:
         measured, constants: rows in the order of the table; the curve leaves SECONDARY_METRICS out.
+        by_category: rows for ``categories.csv`` and ``.md``; empty for no such files.
         axis: every setting that the sweep has ever had on its axis.
         notes: what must be known of the numbers. They stand in every title and caption; ``results.csv`` has the
             columns that are promised and no place for them.
@@ -51,6 +53,10 @@ def write_sweep_report(
     write_csv(rows, files[0])
     write_markdown(rows, files[1], notes)
     write_latex(rows, files[2], notes)
+    if by_category:
+        files += [folder / "categories.csv", folder / "categories.md"]
+        write_csv(by_category, folder / "categories.csv")
+        write_markdown(by_category, folder / "categories.md", notes)
     drawn = [row for row in rows if row.metric.rpartition("/")[2] not in SECONDARY_METRICS]
     if any(row.setting in axis for row in drawn if row.mean is not None):
         curve = (folder / f"{space.name}.png", folder / f"{space.name}.html")

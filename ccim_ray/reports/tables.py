@@ -9,7 +9,7 @@ import csv
 import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,8 @@ class ResultRow:
         ci_low, ci_high: 95 % t interval of the mean.
         delta: mean paired difference to ``reference_setting`` over the seeds that both have.
         delta_ci_low, delta_ci_high: its 95 % t interval.
-        p_holm: its paired t test, corrected over the settings of one metric.
+        p: its paired t test.
+        p_holm: the same, corrected over all comparisons of one metric (``with_corrected_p``).
         published: the paper's value, as a fraction.
         published_delta: the paper's value less its value for ``reference_setting``.
     """
@@ -78,6 +79,7 @@ class ResultRow:
     delta: float | None = None
     delta_ci_low: float | None = None
     delta_ci_high: float | None = None
+    p: float | None = None
     p_holm: float | None = None
     published: float | None = None
     published_delta: float | None = None
@@ -119,9 +121,6 @@ def build_rows(
         deltas = {
             setting: _paired(values, reference) for setting, values in measured.items() if setting != reference_setting
         }
-        compared = sum(delta is not None and delta.ci_low is not None for delta in deltas.values())
-        corrected = holm([delta.p if delta else None for delta in deltas.values()], family=compared)
-        p_holm = dict(zip(deltas, corrected, strict=True))
         for setting, values in measured.items():
             summary = summarise(list(values.values())) if values else None
             delta = deltas.get(setting)
@@ -139,12 +138,22 @@ def build_rows(
                 delta=delta.delta if delta else None,
                 delta_ci_low=delta.ci_low if delta else None,
                 delta_ci_high=delta.ci_high if delta else None,
-                p_holm=p_holm.get(setting),
+                p=delta.p if delta else None,
                 published=published.get((setting, metric)),
                 published_delta=_published_delta(published, setting, reference_setting, metric),
             )
             rows.append(row)
-    return rows
+    return with_corrected_p(rows)
+
+
+def with_corrected_p(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """The rows with Holm's correction over all comparisons of one metric, whatever their baseline."""
+    corrected: dict[int, float | None] = {}
+    for metric in dict.fromkeys(row.metric for row in rows):
+        places = [place for place, row in enumerate(rows) if row.metric == metric and row.delta is not None]
+        compared = sum(rows[place].delta_ci_low is not None for place in places)
+        corrected |= zip(places, holm([rows[place].p for place in places], family=compared), strict=True)
+    return [replace(row, p_holm=corrected.get(place)) for place, row in enumerate(rows)]
 
 
 def constant_row(dataset: str, baseline: str, setting: str, metric: str, value: float) -> ResultRow:
@@ -229,10 +238,15 @@ def legend(rows: Sequence[ResultRow]) -> str:
     if all(row.reference_setting is None for row in rows):
         return spread
     return (
-        f"{spread} Δ: mean difference to {reference_of(rows)}, paired by seed. p: its paired t test, with Holm's "
-        "correction over the settings of one metric. ≈: no difference can be told from noise (the 95 % "
-        "interval of Δ holds 0, or p ≥ 0.05). ?: too few seeds, or all differences equal: nothing to test with."
+        f"{spread} Δ: mean difference to {reference_of(rows)}{_of_the_same(rows)}, paired by seed. p: its paired t "
+        "test, with Holm's correction over the comparisons of one metric. ≈: no difference can be told from noise "
+        "(the 95 % interval of Δ holds 0, or p ≥ 0.05). ?: too few seeds, or all differences equal: nothing to test "
+        "with."
     )
+
+
+def _of_the_same(rows: Sequence[ResultRow]) -> str:
+    return " of the same baseline" if len({row.baseline for row in rows if row.baseline}) > 1 else ""
 
 
 def in_percent(rows: Iterable[ResultRow], metric: str) -> bool:
@@ -270,18 +284,19 @@ def reference_of(rows: Iterable[ResultRow]) -> str:
 def subject_of(rows: Iterable[ResultRow]) -> str:
     """What all rows are about, such as "EMOT-Net on emotic"."""
     rows = list(rows)
-    named = [" and ".join(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("baseline", "dataset")]
+    named = [
+        ", ".join(filter(None, dict.fromkeys(getattr(row, name) for row in rows))) for name in ("baseline", "dataset")
+    ]
     return " on ".join(named)
 
 
 def _groups(rows: Sequence[ResultRow]) -> Iterator[tuple[str, list[ResultRow]]]:
-    """Rows of one dataset, baseline and metric, under a heading that leaves out what all rows share."""
-    several = [name for name in ("dataset", "baseline") if len({getattr(row, name) for row in rows}) > 1]
-    groups: dict[tuple[str, str, str], list[ResultRow]] = {}
+    """Rows of one dataset and metric, under a heading that leaves out a dataset that all rows share."""
+    groups: dict[tuple[str, str], list[ResultRow]] = {}
     for row in rows:
-        groups.setdefault((row.dataset, row.baseline, row.metric), []).append(row)
-    for group in groups.values():
-        yield ", ".join(getattr(group[0], name) for name in [*several, "metric"]), group
+        groups.setdefault((row.dataset, row.metric), []).append(row)
+    for (dataset, metric), group in groups.items():
+        yield metric if len({row.dataset for row in rows}) == 1 else f"{dataset}, {metric}", group
 
 
 def _shown_columns(rows: Iterable[ResultRow]) -> list[str]:
@@ -306,7 +321,7 @@ def cells(row: ResultRow, group: Sequence[ResultRow], names: Sequence[str]) -> l
 
     low, high, sd = number(row.ci_low), number(row.ci_high), number(row.sd)
     texts = {
-        "setting": row.setting,
+        "setting": _setting(row, group),
         "n": "" if row.n_seeds is None else str(row.n_seeds),
         "mean ± sd": number(row.mean) + (f" ± {sd}" if sd else ""),
         "95 % CI": f"{low} to {high}" if low else "",
@@ -318,6 +333,12 @@ def cells(row: ResultRow, group: Sequence[ResultRow], names: Sequence[str]) -> l
     return [texts[name] for name in names]
 
 
+def _setting(row: ResultRow, group: Sequence[ResultRow]) -> str:
+    """The setting, with its baseline where the group has several."""
+    several = len({other.baseline for other in group if other.baseline}) > 1
+    return f"{row.baseline}, {row.setting}" if several and row.baseline else row.setting
+
+
 def _name(row: ResultRow) -> str:
     """The row's metric without its split."""
     return row.metric.rpartition("/")[2]
@@ -325,7 +346,7 @@ def _name(row: ResultRow) -> str:
 
 def _in_one_line(heading: str, group: Sequence[ResultRow]) -> str:
     """A metric's means, each with its standard deviation."""
-    shown = [(row.setting, cells(row, group, ["mean ± sd"])[0]) for row in group]
+    shown = [tuple(cells(row, group, ["setting", "mean ± sd"])) for row in group]
     return f"{heading}: " + "; ".join(f"{setting} {text or '-'}" for setting, text in shown)
 
 

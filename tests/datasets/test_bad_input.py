@@ -88,7 +88,7 @@ def path_of(root, name):
 def decoded(root, subjects):
     """Body crops of subjects, and for each None or why there is none."""
     maker = ViewMaker(root, [ViewRequest("body", "thin_resnet", None)], None, torch.device("cpu"))
-    (rows,), reasons = maker.make([{"image": s.image, "body_box": s.body_box} for s in subjects], [0])
+    (rows,), (reasons,) = maker.make(subjects, [0])
     return rows, reasons
 
 

@@ -86,9 +86,9 @@ def test_changed_bytes_give_a_dataset_or_one_line(emotic, compressed):
     path, crashes = assert_a_dataset_or_one_line(emotic, compressed, range(100))
     for crash in crashes:
         crash.rename(path)
-        with pytest.raises(RequestError, match=r"Annotations.mat: damaged so that reading it crashed \(") as failure:
+        # What SciPy reads beyond its buffer differs from process to process: it need not crash again.
+        with pytest.raises(RequestError, match=r"Annotations.mat: (damaged so that reading it crashed|not a readable)"):
             load_emotic(emotic.root)
-        assert str(path) in str(failure.value)
 
 
 @pytest.mark.slow

@@ -346,7 +346,7 @@ def test_a_plan_is_made_for_real_frames(tmp_path):
     base = default_experiment("groupwalk", "smoke", None).with_changes(
         trunks={"context": stand_in, "body": stand_in}, backbone=stand_in
     )
-    plan = make_plan({"CCIM": base}, (0,), Storage(tmp_path / "runs"), root)
+    plan = make_plan([("CCIM", base)], (0,), Storage(tmp_path / "runs"), root)
     assert plan.source.dataset.note == "format unverified"
     assert plan.source.train_subjects == 20
     assert plan.dictionaries[0].settings.size == 16

@@ -79,13 +79,14 @@ def test_a_damaged_image_of_several_people_is_one_defect(tmp_path):
         }
 
     rows = [line("a", "p", "train"), line("a", "q", "train"), line("b", "p", "val"), line("b", "q", "val")]
+    rows.append(line("c", "p", "test"))
     (tmp_path / "manifest.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
-    for name, pixels in zip("ab", noise, strict=True):
+    noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    for name, pixels in zip("abc", noise, strict=True):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     truncate(tmp_path / "b.png")
     verification = verify_images(load_groupwalk(tmp_path))
-    assert verification.images == ("a.png",)
+    assert verification.images == ("a.png", "c.png")
     assert verification.defects.counts == {"truncated or damaged image": 1}
 
 

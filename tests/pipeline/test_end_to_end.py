@@ -46,7 +46,7 @@ def test_divergence_is_a_result(tmp_path: Path, cluster, capsys) -> None:
     base = default_experiment("confounded_scenes", "smoke", WorldSettings(images=200))
     request = SweepRequest(
         space=dict_size_space([8]),
-        base=base.with_changes(learning_rate=1e30, epochs=2),
+        bases=(base.with_changes(learning_rate=1e30, epochs=2),),
         seeds=(0,),
         storage=Storage.open(str(tmp_path)),
         tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",

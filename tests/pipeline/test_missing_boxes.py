@@ -92,7 +92,7 @@ def plan_of(data, storage, weights_dir, options=WITH_DETECTOR):
         "backbone": trunk,
         "deconfounder": "none",
     }
-    return make_plan({"vanilla": Experiment.parse(values)}, (0,), storage, data, weights_dir, options)
+    return make_plan([("vanilla", Experiment.parse(values))], (0,), storage, data, weights_dir, options)
 
 
 def expected_box(network, path, face):

@@ -27,7 +27,7 @@ SETTINGS = {
 def make(storage, world=WORLD, seeds=(0, 1), **changes):
     base = default_experiment("confounded_scenes", "smoke", world).with_changes(**changes)
     chosen = {name: base.with_changes(**change) for name, change in SETTINGS.items()}
-    return make_plan(chosen, seeds, storage, None)
+    return make_plan([*chosen.items()], seeds, storage, None)
 
 
 def printed(plan, storage, resources=None):
@@ -102,7 +102,7 @@ def test_a_world_on_disk_is_not_rendered_again(storage, small_world):
 
 def test_without_ccim_there_is_no_row_for_dictionaries(storage):
     base = default_experiment("confounded_scenes", "smoke", WORLD).with_changes(deconfounder="none")
-    plan = make_plan({"vanilla": base}, (0,), storage, None)
+    plan = make_plan([("vanilla", base)], (0,), storage, None)
     assert [row.stage.split()[0] for row in plan_rows(plan)] == ["start", "render", "extract", "extract", "train"]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.presets import default_experiment
-from ccim_ray.reports.published import published_score
+from ccim_ray.reports.published import published_scores
 from search_spaces.dict_size import dict_size_space
 from search_spaces.single import single_space
 
@@ -33,19 +33,28 @@ PAPER = {
 @pytest.mark.parametrize("dataset", PAPER)
 def test_scores_are_those_of_the_tables_as_fractions(dataset):
     for baseline, (vanilla, with_ccim) in PAPER[dataset].items():
-        assert published_score(dataset, baseline, False) == pytest.approx(vanilla / 100, abs=1e-12)
-        assert published_score(dataset, baseline, True) == pytest.approx(with_ccim / 100, abs=1e-12)
+        assert published_scores(dataset, baseline, False)[""] == pytest.approx(vanilla / 100, abs=1e-12)
+        assert published_scores(dataset, baseline, True)[""] == pytest.approx(with_ccim / 100, abs=1e-12)
 
 
 def test_what_the_paper_does_not_have_is_none():
-    assert published_score("confounded_scenes", "emot_net", True) is None
-    assert published_score("emotic", "resnet", False) is None
+    assert published_scores("confounded_scenes", "emot_net", True) == {}
+    assert published_scores("emotic", "resnet", False) == {}
+
+
+def test_categories_have_their_own_number_and_their_mean_is_the_papers():
+    found = published_scores("emotic", "emoticon", True)
+    categories = [value for key, value in found.items() if key.startswith("AP/")]
+    assert len(categories) == 26
+    assert sum(categories) / 26 == pytest.approx(found[""], abs=1e-4)
+    assert len(published_scores("groupwalk", "gcn_cnn", False)) == 5
 
 
 @pytest.mark.parametrize(("dataset", "metric", "size"), [("emotic", "mAP", 256), ("caer_s", "accuracy", 128)])
 def test_only_the_default_size_has_a_published_number(dataset, metric, size):
     base = default_experiment(dataset, "paper", None)
-    found = dict_size_space((64, 128, 256, 512, 1024)).published(base, metric)
+    published = dict_size_space((64, 128, 256, 512, 1024)).published(base, metric)
+    found = {key: value for key, value in published.items() if "/AP/" not in key[1]}
     vanilla, with_ccim = (value / 100 for value in PAPER[dataset]["emot_net"])
     assert found == pytest.approx(
         {("vanilla", f"test/{metric}"): vanilla, (f"CCIM N={size}", f"test/{metric}"): with_ccim}

@@ -287,7 +287,7 @@ def test_a_sweeps_files_carry_the_note_and_its_curve_the_papers_metric_alone(sev
     space = Space("sizes", "Does N matter?", {}, "vanilla", {"CCIM N=64": 64}, "N")
     measured = [row for row in several_metrics if row.n_seeds]
     constants = [row for row in several_metrics if not row.n_seeds]
-    report = write_sweep_report(tmp_path, space, measured, constants, space.axis, NOTES)
+    report = write_sweep_report(tmp_path, space, measured, constants, [], space.axis, NOTES)
     assert {path.name for path in report.files} == {f"results.{kind}" for kind in ("csv", "md", "tex")} | {
         "sizes.png",
         "sizes.html",

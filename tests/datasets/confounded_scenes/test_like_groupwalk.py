@@ -64,6 +64,6 @@ def test_the_oracles_of_an_embedded_world_are_computed(world):
 def test_a_plan_is_made_for_an_embedded_world(tmp_path):
     experiment = default_experiment("confounded_scenes", "smoke", WORLD)
     assert experiment.loss == "soft_margin"
-    plan = make_plan({"CCIM": experiment}, (0, 1), Storage(tmp_path), None)
+    plan = make_plan([("CCIM", experiment)], (0, 1), Storage(tmp_path), None)
     assert [planned.state for planned in plan.trials] == ["new", "new"]
     assert plan.source.train_subjects == WORLD.split_sizes()["train"]
