@@ -15,7 +15,7 @@ LIKES = ("caer_s", "emotic", "groupwalk")
 LOSSES = {"caer_s": "cross_entropy", "emotic": "weighted_mse", "groupwalk": "soft_margin"}
 
 
-OPTIONS = [("emot_net", {}), ("gcn_cnn", {}), ("caer_net", {})]
+OPTIONS = [("emot_net", {}), ("gcn_cnn", {}), ("caer_net", CARDS["caer_net"].options)]
 OPTIONS += [("emoticon", {"sociodynamic": value}) for value in ("agents", "depth")]
 
 

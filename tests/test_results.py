@@ -282,5 +282,5 @@ def test_every_category_has_its_rows(worlds):
 def test_the_ledger_is_readable_json(storage):
     ledger_after(storage, ((8,), (0,)))
     known = json.loads((storage.root / "ledger.json").read_text())
-    assert known["CCIM N=8"]["axis"] == 8
-    assert list(known["vanilla"]["signatures"]) == ["0"]
+    assert known["emot_net: CCIM N=8"]["axis"] == 8
+    assert list(known["emot_net: vanilla"]["signatures"]) == ["0"]
