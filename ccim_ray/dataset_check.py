@@ -24,6 +24,7 @@ from ccim_ray.presets import default_experiment
 from ccim_ray.rates import Rates
 from ccim_ray.reports.contact_sheet import write_contact_sheet
 from ccim_ray.reports.dataset_report import print_summary, summarise, write_groups, write_summary
+from ccim_ray.reports.defect_list import write_defects
 from ccim_ray.storage import Storage
 
 
@@ -31,7 +32,7 @@ def check(flags: CommonFlags, split_file: Path | None) -> int:
     """Check a dataset, report on it, and write the group-disjoint split where ``split_file`` is given.
 
     Nothing in the data root is changed. People without a box are read too: a download is right without boxes, which
-    can be found later.
+    can be found later. The frames that are needed of videos are decoded to the storage, where training takes them from.
 
     Returns:
         The exit status, 0.
@@ -50,16 +51,19 @@ def check(flags: CommonFlags, split_file: Path | None) -> int:
         _say_plan(source, storage)
         return 0
     _render_if_absent(source, storage)
-    dataset = source.dataset
-    folder = _folder(storage, dataset)
-    verification = verify_images(dataset)
+    dataset = _with_frames(source.dataset, storage)
+    folder = _folder(storage, source.dataset)
+    verification = verify_images(dataset, known=_lost_frames(dataset))
     near_N = near_duplicate_groups(verification)
-    summary = summarise(dataset, verification, near_N)
+    # What was checked is the data root, wherever frames of its videos were decoded to.
+    summary = summarise(replace(dataset, root=source.dataset.root), verification, near_N)
     write_summary(summary, folder / "check.json")
+    write_defects(verification.defects, folder / "defects.csv")
     write_groups(dataset, verification, near_N, folder / "copies.csv")
     write_contact_sheet(dataset, verification.damaged, folder / "subjects.png")
     print_summary(summary)
     say(f"Report: {folder / 'check.json'}")
+    say(f"Every defect by name: {folder / 'defects.csv'}")
     say(f"Subjects with their boxes: {folder / 'subjects.png'}")
     say(f"Copies of pictures, group by group: {folder / 'copies.csv'}")
     if split_file:
@@ -83,13 +87,31 @@ def _render_if_absent(source: DataSource, storage: Storage) -> None:
             render_world(source.world, source.root, Rates(storage.rates))
 
 
+def _with_frames(dataset: Dataset, storage: Storage) -> Dataset:
+    if not dataset.videos:
+        return dataset
+    from ccim_ray.pipeline.cluster import join_cluster, plain_errors
+    from ccim_ray.pipeline.frames import extract_frames
+
+    join_cluster()
+    with plain_errors():
+        return extract_frames(dataset, storage.frames, Rates(storage.rates))
+
+
+def _lost_frames(dataset: Dataset) -> set[str]:
+    """Frames that decoding the videos counted among the defects."""
+    images = {subject.image for subject in dataset.subjects} if dataset.videos else set()
+    return {image for image in images if not (dataset.root / image).exists()}
+
+
 def _say_plan(source: DataSource, storage: Storage) -> None:
     if source.world and not is_complete(source.world, source.root):
         say(f"To render: {source.world.images} pictures to {source.root}; to decode: the same")
         return
     dataset = source.dataset
     images = {subject.image for subject in dataset.subjects}
-    say(f"To decode: {len(images)} images of {len(dataset.subjects)} subjects in {dataset.root}")
+    what = f"images, frames of {len(dataset.videos)} videos," if dataset.videos else "images"
+    say(f"To decode: {len(images)} {what} of {len(dataset.subjects)} subjects in {dataset.root}")
     say(f"Report to: {_folder(storage, dataset)}")
 
 

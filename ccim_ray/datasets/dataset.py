@@ -45,17 +45,23 @@ UNLOCATED = "not located"
 
 @dataclass(slots=True)
 class Defects:
-    """Counts of what a loader found wrong, by kind, with up to five examples of each."""
+    """What was found wrong: by kind, where each one is, in the order found."""
 
-    counts: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    places: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, where: str) -> None:
         """Count one defect of ``kind`` (a few words, such as "unreadable image") found at ``where``."""
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        shown = self.examples.setdefault(kind, [])
-        if len(shown) < 5:
-            shown.append(where)
+        self.places.setdefault(kind, []).append(where)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of each kind."""
+        return {kind: len(places) for kind, places in self.places.items()}
+
+    @property
+    def examples(self) -> dict[str, list[str]]:
+        """Where up to five of each kind are."""
+        return {kind: places[:5] for kind, places in self.places.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,24 +60,27 @@ class _Contents:
     uniform: bool
 
 
-def verify_images(dataset: Dataset) -> Verification:
+def verify_images(dataset: Dataset, known: Collection[str] = ()) -> Verification:
     """Decode each image of the dataset once, however many subjects share it, in one thread a core.
 
     A subject whose box is still to be found (UNLOCATED) counts as the defect "no box", unless its image is damaged.
+
+    Args:
+        known: damaged images that the dataset's defects count already, such as frames that a video does not have.
 
     Raises:
         RequestError: the disk does not answer.
     """
     images = tuple(dict.fromkeys(subject.image for subject in dataset.subjects))
-    found = dataset.defects
-    defects = Defects(dict(found.counts), {kind: list(where) for kind, where in found.examples.items()})
+    defects = deepcopy(dataset.defects)
     contents: dict[str, _Contents] = {}
     damaged = set()
     with stage("decode", "images", len(images)) as progress:
         for image, result in zip(images, _decoded([dataset.root / image for image in images]), strict=True):
             if isinstance(result, UnreadableImage):
                 damaged.add(image)
-                defects.add(result.reason, image)
+                if image not in known:
+                    defects.add(result.reason, image)
             else:
                 contents[image] = result
             progress.advance(1)

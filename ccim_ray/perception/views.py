@@ -70,7 +70,7 @@ class ViewMaker:
                 path = subject.depth if of_depth and subject.depth else subject.image
                 # Subjects of one image follow each other: decode it once.
                 if of_depth not in last or last[of_depth][0] != path:
-                    last[of_depth] = (path, *self._read(path))
+                    last[of_depth] = (path, *self._read(path, of_depth))
                 _, picture_HWC, reason = last[of_depth]
                 made_rows.append(_row(request, picture_HWC, subject))
                 of_request.append(reason)
@@ -79,11 +79,11 @@ class ViewMaker:
             array[[reason is not None for reason in of_request]] = 0
         return rows, reasons
 
-    def _read(self, picture: str) -> tuple[Picture, str | None]:
+    def _read(self, picture: str, of_depth: bool) -> tuple[Picture, str | None]:
         try:
             return read_rgb(self._root / picture), None
         except UnreadableImage as error:
-            return None, str(error)
+            return None, f"depth picture: {error.reason}" if of_depth else error.reason
 
     @torch.inference_mode()
     def _rows(self, request: ViewRequest, pictures_SHWC: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -5,6 +5,7 @@ Array suffixes: S persons, K categories, I images.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,9 +18,9 @@ from ccim_ray.datasets.confounded_scenes.world import is_complete
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.errors import RequestError
 from ccim_ray.pipeline.cluster import join_cluster, plain_errors
-from ccim_ray.pipeline.extraction import extract_views, missing_shards, report_unusable
+from ccim_ray.pipeline.extraction import add_unusable, extract_views, missing_shards, report_unusable
 from ccim_ray.pipeline.frames import extract_frames
-from ccim_ray.pipeline.preparation import report_state
+from ccim_ray.pipeline.preparation import list_defects, report_state
 from ccim_ray.pipeline.worlds import render_world
 from ccim_ray.plan import PlannedView
 from ccim_ray.prepared import read_shards
@@ -82,6 +83,7 @@ def _recognised(request: BiasRequest, dataset: Dataset, views: tuple[PlannedView
     """Scenes by the backbone's most probable class, of the images that can be used."""
     scene_of: dict[str, int] = {}
     probabilities: list[float] = []
+    defects = deepcopy(dataset.defects)
     for split, view in zip(request.splits, views, strict=True):
         images = images_of_split(dataset, split)
         if missing_shards([view], len(images.subjects)):
@@ -91,11 +93,14 @@ def _recognised(request: BiasRequest, dataset: Dataset, views: tuple[PlannedView
         rows_I2 = rows.take(np.arange(len(images.subjects)))
         reason_of = {subject.image: why for subject, why in zip(images.subjects, rows.reasons, strict=True)}
         of_split = replace(dataset, subjects=tuple(s for s in dataset.subjects if s.split == split))
-        report_unusable(of_split, [reason_of[subject.image] for subject in of_split.subjects], needed=[split])
+        reasons = [reason_of[subject.image] for subject in of_split.subjects]
+        report_unusable(of_split, reasons, needed=[split])
+        add_unusable(defects, of_split, reasons)
         for subject, (scene, probability) in zip(images.subjects, rows_I2, strict=True):
             if reason_of[subject.image] is None:
                 scene_of[subject.image] = int(scene)
                 probabilities.append(float(probability))
+    list_defects(defects, request.folder / "defects.csv")
     names = request.scene_names
     if request.backbone[1] == "places365" and not request.names_file.is_file():
         say(f"  scenes are called by their number: {request.names_file} is not there")

@@ -17,7 +17,7 @@ import pyarrow as pa
 import ray.data
 
 from ccim_ray.console import say, stage
-from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.datasets.dataset import Dataset, Defects
 from ccim_ray.datasets.depth import require_depth_pictures
 from ccim_ray.datasets.subject import Subject, subjects_from_table, subjects_to_table
 from ccim_ray.errors import RequestError
@@ -100,7 +100,8 @@ def report_unusable(
             by_group.update(f"{subject.split}/{label}" for label in subject.labels)
     if bad:
         images = list(dict.fromkeys(bad))
-        say(f"  {len(bad)} of {len(dataset.subjects)} subjects left out: {len(images)} unusable images")
+        plural = "s" if len(images) > 1 else ""
+        say(f"  {len(bad)} of {len(dataset.subjects)} subjects left out: {len(images)} unusable image{plural}")
         for line in images[:5]:
             say(f"    {line}")
         say("    by group: " + ", ".join(f"{group} {count}" for group, count in sorted(by_group.items())))
@@ -109,6 +110,13 @@ def report_unusable(
             first = f"; the first: {bad[0]}" if bad else ""
             raise RequestError(f"{dataset.root}: no usable image in the split {split!r}{first}")
     return dict(by_group)
+
+
+def add_unusable(defects: Defects, dataset: Dataset, reasons: Sequence[str | None]) -> None:
+    """Count each image that was unusable once among the defects, under its reason."""
+    found = {subject.image: reason for subject, reason in zip(dataset.subjects, reasons, strict=True) if reason}
+    for image, reason in found.items():
+        defects.add(reason, image)
 
 
 def _shard_row(dataset: Dataset, number: int, lacking: tuple[int, ...]) -> dict[str, Any]:

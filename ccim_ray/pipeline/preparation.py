@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 from ccim_ray.console import say
-from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.datasets.dataset import Dataset, Defects
 from ccim_ray.perception.detection_files import detection_summary
 from ccim_ray.pipeline.cluster import plain_errors
 from ccim_ray.pipeline.detection import detect_persons
 from ccim_ray.pipeline.dictionaries import build_dictionaries
-from ccim_ray.pipeline.extraction import extract_views, report_unusable
+from ccim_ray.pipeline.extraction import add_unusable, extract_views, report_unusable
 from ccim_ray.pipeline.frames import extract_frames
 from ccim_ray.pipeline.worlds import render_world
 from ccim_ray.plan import Plan
 from ccim_ray.prepared import read_shards, read_subject_index, write_subject_index
 from ccim_ray.rates import Rates
+from ccim_ray.reports.defect_list import write_defects
 from ccim_ray.resources import ClusterResources
 from ccim_ray.storage import Storage
 
@@ -42,7 +44,11 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
         index = read_subject_index(plan.subjects)
         shown = {view.request.view == "depth": view for view in plan.views}.values()  # views of a picture agree
         reasons = [read_shards(view.folder, index.subject_ids).reasons for view in shown]
-        report_unusable(dataset, [next(filter(None, of_subject), None) for of_subject in zip(*reasons, strict=True)])
+        unusable = [next(filter(None, of_subject), None) for of_subject in zip(*reasons, strict=True)]
+        defects = deepcopy(dataset.defects)
+        add_unusable(defects, dataset, unusable)
+        list_defects(defects, plan.subjects.with_name(f"{plan.subjects.stem}-defects.csv"))
+        report_unusable(dataset, unusable)
         build_dictionaries(plan, rates)
     return dataset
 
@@ -53,3 +59,10 @@ def report_state(dataset: Dataset) -> None:
         say(f"  {dataset.name}: {dataset.note}")
     for kind, count in dataset.defects.counts.items():
         say(f"  {dataset.name}: {count} x {kind}, such as {dataset.defects.examples[kind][0]}")
+
+
+def list_defects(defects: Defects, path: Path) -> None:
+    """Write every defect by name and say where; nothing where there are none."""
+    if defects.places:
+        write_defects(defects, path)
+        say(f"  all {sum(defects.counts.values())} defects by name: {path}")

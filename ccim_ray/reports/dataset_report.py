@@ -269,7 +269,8 @@ def _split_table(summary: DatasetSummary) -> Table:
     table = _table(
         f"{summary.dataset}{escape(f' [{summary.note}]') if summary.note else ''} in {escape(summary.root)}",
         f"{release}sha256 of the annotation {digest[:16]}, fingerprint {summary.fingerprint[:8]}. "
-        "Damaged images are not among images and subjects. Box: body box, median share of the image's area and "
+        "Damaged: images that do not decode, not among images and subjects; those of which not even the header can be "
+        "read have no split and stand among the defects. Box: body box, median share of the image's area and "
         "shortest side.",
     )
     table.add_column("split")
