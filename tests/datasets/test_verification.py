@@ -51,10 +51,21 @@ def test_truncated_bodies_are_found_though_their_headers_are_fine(world):
     assert dataset.defects.counts == {}
     verification = verify_images(dataset)
     assert verification.defects.counts == {"truncated or damaged image": 7}
+    assert verification.defects.places["truncated or damaged image"] == victims
     assert verification.defects.examples["truncated or damaged image"] == victims[:5]
     assert verification.damaged == set(victims)
     assert not set(victims) & set(verification.images)
     assert len(verification.sha256) == len(verification.hashes_NW) == len(verification.uniform_N) == 53
+
+
+def test_what_is_known_to_be_lost_is_not_counted_again(world):
+    images = images_of(load_caer_s(world))
+    dataset = load_caer_s(world)
+    for image in images[:3]:
+        (world / image).unlink()
+    verification = verify_images(dataset, known=images[:2])
+    assert verification.defects.places == {"missing image": [images[2]]}
+    assert verification.damaged == set(images[:3])
 
 
 def test_what_the_loader_left_out_is_not_counted_again(world):

@@ -10,11 +10,12 @@ import pytest
 
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import write_world
+from ccim_ray.datasets.dataset import Defects
 from ccim_ray.datasets.registry import load_dataset
 from ccim_ray.errors import RequestError
 from ccim_ray.perception.architectures import ViewRequest
 from ccim_ray.perception.views import ViewMaker
-from ccim_ray.pipeline.extraction import extract_views, missing_shards, report_unusable, shard_path
+from ccim_ray.pipeline.extraction import add_unusable, extract_views, missing_shards, report_unusable, shard_path
 from ccim_ray.plan import PlannedView
 from ccim_ray.prepared import read_shards
 from ccim_ray.rates import Rates
@@ -88,6 +89,13 @@ def test_bad_images_are_counted_named_and_grouped(world, tmp_path, cluster, caps
     assert bad == [subject.subject_id for subject in train[:3]]
     groups = report_unusable(dataset, found.reasons)
     assert sum(groups.values()) == 3
+    listed = Defects()
+    add_unusable(listed, dataset, found.reasons)
+    assert listed.places == {
+        "truncated or damaged image": [train[0].image],
+        "missing image": [train[1].image],
+        "not an image": [train[2].image],
+    }
     printed = capsys.readouterr().out
     for subject in train[:3]:
         assert subject.image in printed

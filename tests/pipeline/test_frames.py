@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ccim_ray.command_line import CommonFlags
+from ccim_ray.dataset_check import check
 from ccim_ray.datasets.groupwalk import load_groupwalk
 from ccim_ray.errors import RequestError
 from ccim_ray.pipeline.frames import extract_frames
@@ -99,6 +101,24 @@ def test_a_damaged_video_is_counted_and_the_others_are_used(root, tmp_path, clus
     assert 0 < there.count("1") < 5
     again = extract_frames(load_groupwalk(root), tmp_path / "frames", rates)
     assert again.defects.counts == dataset.defects.counts
+
+
+def test_a_check_reads_the_frames_and_counts_each_fault_once(root, tmp_path, cluster, capsys) -> None:
+    content = (root / "videos/1.mp4").read_bytes()
+    (root / "videos/1.mp4").write_bytes(content[: len(content) // 2])
+    before = sorted(root.rglob("*"))
+    flags = CommonFlags(dataset="groupwalk", data_root=root, storage=str(tmp_path / "runs"))
+    assert check(flags, None) == 0
+    assert sorted(root.rglob("*")) == before
+    (report,) = (tmp_path / "runs").glob("checks/*/check.json")
+    found = json.loads(report.read_text())
+    assert {kind: defect["count"] for kind, defect in found["defects"].items()} == {"video that cannot be decoded": 1}
+    assert found["root"] == str(root)
+    assert found["fingerprint"] == load_groupwalk(root).fingerprint
+    train = found["splits"]["train"]
+    assert train["damaged_images"] > 0
+    assert train["images"] == train["subjects"] == 10 - train["damaged_images"]
+    assert f"Decoding frames of 4 videos to {tmp_path / 'runs'}" in capsys.readouterr().out
 
 
 def test_nothing_that_can_be_decoded_is_an_error(root, tmp_path, cluster) -> None:
