@@ -150,7 +150,10 @@ def _splits(path: Path | None, root: Path, pictures: Sequence[_Picture], defects
     for listed, split in read_split_file(path).items():
         picture = _find(listed, by_path)
         if picture is None:
-            raise RequestError(f"{path}: unknown image {listed!r}; no such file under {root / IMAGE_FOLDER}")
+            raise RequestError(
+                f"{path}: unknown image {listed!r}; no such file under {root / IMAGE_FOLDER}: put it there again, or "
+                "take its line out"
+            )
         split_of[picture.relative] = split
     for picture in pictures:
         if picture.relative not in split_of:

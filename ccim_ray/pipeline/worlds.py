@@ -22,6 +22,7 @@ from ccim_ray.datasets.confounded_scenes.world import (
     world_plan,
     write_chunk,
 )
+from ccim_ray.datasets.groupwalk import NOTE
 from ccim_ray.errors import RequestError
 from ccim_ray.pipeline.cluster import join_cluster, plain_errors
 from ccim_ray.rates import Rates
@@ -75,6 +76,8 @@ def make_world(settings: WorldSettings, out: Path, defect_rate: float = 0.0) -> 
     with plain_errors():
         render_world(settings, root, defect_rate=defect_rate)
     say(f"Wrote {settings.images} pictures, annotations like {settings.like}, splits and truth to {root}")
+    if settings.like == "groupwalk":
+        say(f"  groupwalk: {NOTE}")
     if planned.record is not None:
         say(f"Planted, as {PLANTED_FILE} lists them:")
         for kind, where in planned.defects.items():

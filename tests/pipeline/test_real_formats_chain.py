@@ -110,7 +110,8 @@ def test_from_a_folder_to_the_table_of_baselines(like: str, tmp_path: Path, job:
     assert found == {(baseline, setting) for baseline in ("caer_net", "emoticon") for setting in settings}
 
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
-    printed = {"check": checked, "bias": bias, "extract": extracted, "train": trained, "compare": compared}
+    outputs = (made, checked, bias, extracted, trained, compared)
+    printed = dict(zip(("make", "check", "bias", "extract", "train", "compare"), outputs, strict=True))
     expected_note = dict.fromkeys(printed, like == "groupwalk")
     assert {name: NOTE in text for name, text in printed.items()} == expected_note
     tables = [path for path in storage.rglob("*") if path.suffix in (".md", ".tex") and "mlflow" not in str(path)]
