@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ccim_ray.baselines.card import BaselineCard, Input
-from ccim_ray.baselines.registry import baseline_card, checked_options
+from ccim_ray.baselines.registry import baseline_card, checked_options, inputs_from_card
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.registry import DatasetCard, dataset_card
 from ccim_ray.errors import RequestError
@@ -73,7 +73,7 @@ def default_experiment(
         "dataset": of_data.name,
         "baseline": baseline,
         "baseline_options": chosen,
-        "trunks": _trunks(card.inputs(chosen), mode, stand_ins or world is not None),
+        "trunks": _trunks(inputs_from_card(card, chosen), mode, stand_ins or world is not None),
         "trainable": mode,
         "world": world,
         "subject_limit": None if world else sizes.subject_limit,
@@ -92,7 +92,13 @@ def default_experiment(
         values |= card.training
         if preset_name != "paper":
             values["epochs"] = sizes.epochs
-    return Experiment.parse(values)
+    try:
+        return Experiment.parse(values)
+    except RequestError as error:
+        of_card = {*card.training, "baseline_options", *(["loss"] if card.losses else [])}
+        if str(error).partition(":")[0].partition(".")[0] not in of_card:
+            raise
+        raise RequestError(f"--baseline {baseline}: its card, {error}; mend the package that brings it") from error
 
 
 def _known_depth(card: BaselineCard, world: WorldSettings | None) -> dict[str, Any]:

@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ccim_ray.baselines.cards import CARDS
+from ccim_ray.baselines.registry import baseline_card
 from ccim_ray.command_line import TrainingFlags, some
 from ccim_ray.console import console, say
+from ccim_ray.experiment import Experiment
+from ccim_ray.perception.architectures import architecture
 from ccim_ray.reports.plan_report import plan_table
 from ccim_ray.resources import TrialResources
 from ccim_ray.space import Space
@@ -59,9 +63,13 @@ def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dic
 def _request(flags: TrainingFlags, space: Space, command: Sequence[str]) -> SweepRequest:
     storage = flags.open_storage()
     weights = os.environ.get("CCIM_RAY_WEIGHTS")  # read here: workers on other machines do not see it
+    bases = flags.experiments()
+    for base in bases:
+        if base.baseline not in CARDS:
+            _try_plug_in(base)
     return SweepRequest(
         space=space,
-        bases=flags.experiments(),
+        bases=bases,
         seeds=some("--seeds", flags.seeds, flags.chosen_preset().seeds),
         storage=storage,
         tracking_uri=flags.tracking_uri or default_tracking_uri(storage.root),
@@ -71,3 +79,11 @@ def _request(flags: TrainingFlags, space: Space, command: Sequence[str]) -> Swee
         weights_dir=Path(weights).expanduser().absolute() if weights else None,
         command=f"python {shlex.join(command)}",
     )
+
+
+def _try_plug_in(base: Experiment) -> None:
+    """RequestError now, rather than from every trial after an hour of extraction."""
+    from ccim_ray.baselines.dry_run import require_joint_feature  # torch is slow to import: only where it is used
+
+    feature_dims = {view: architecture(trunk.arch).feature_dim for view, trunk in base.trunks.items()}
+    require_joint_feature(baseline_card(base.baseline), base.baseline_options, feature_dims)

@@ -14,6 +14,7 @@ from torch import nn
 from ccim_ray.baselines.card import BaselineCard, Input
 from ccim_ray.datasets.dataset import Dataset, Defects
 from ccim_ray.datasets.registry import DatasetCard
+from ccim_ray.datasets.subject import Subject
 
 
 class FaceNet(nn.Module):
@@ -37,8 +38,13 @@ LOST_CLASS = BaselineCard(name="lost_class", title="", module="other_package:Gon
 
 
 def load_films(root, options):
+    subject = Subject(
+        subject_id="1", image="1.png", width=9, height=9, split="train", body_box=(0, 0, 9, 9), labels=("Sad",),
+        box_source="user",
+    )
     return Dataset(
-        name="films", root=Path(root), categories=("Sad",), multi_label=False, subjects=(), defects=Defects(),
+        name="films", root=Path(root), categories=("Sad", "Glad"), multi_label=False, subjects=(subject,),
+        defects=Defects(),
         annotation_digest="",
     )
 

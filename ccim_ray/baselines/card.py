@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from ccim_ray.perception.architectures import View, is_geometry
+from ccim_ray.errors import RequestError
+from ccim_ray.perception.architectures import VIEWS, View, architecture, is_geometry
+from ccim_ray.perception.weight_files import require_available
 
 Form = Literal["pooled", "map", "geometry"]
 
@@ -22,6 +24,9 @@ class Input:
         trunk: (architecture, weights) of the literature's own trunk, for training end to end.
         frozen_trunk: the one whose features are extracted once for the head, where the literature's is trained from
             scratch. None: the same.
+
+    Raises:
+        ValueError: no such view, form, architecture or weights, or a trunk of geometry, or none of a picture.
     """
 
     view: View
@@ -30,8 +35,17 @@ class Input:
     frozen_trunk: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
+        if self.view not in VIEWS:
+            raise ValueError(f"there is no view {self.view!r}; choose one of {', '.join(VIEWS)}")
+        if self.form not in get_args(Form):
+            raise ValueError(f"{self.view}: there is no form {self.form!r}; choose one of {', '.join(get_args(Form))}")
         if is_geometry(self.view) != (self.form == "geometry") or (self.form == "geometry") == bool(self.trunk):
             raise ValueError(f"{self.view} as {self.form} with trunk {self.trunk}: geometry, and only it, has no trunk")
+        for trunk in filter(None, (self.trunk, self.frozen_trunk)):
+            try:
+                require_available(architecture(trunk[0]).name, trunk[1])
+            except RequestError as error:
+                raise ValueError(f"{self.view}: {error}") from error
 
     def trunk_for(self, trainable: str) -> tuple[str, str] | None:
         """(architecture, weights) to use for "head" or "all"."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ccim_ray.baselines.card import BaselineCard, Input
 from ccim_ray.baselines.cards import CARDS
 from ccim_ray.errors import RequestError
-from ccim_ray.plug_ins import load_card, plugged_in
+from ccim_ray.plug_ins import described, load_card, plugged_in
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,8 +46,24 @@ def baseline_label(name: str) -> str:
 
 def inputs_of(name: str, options: Mapping[str, Any]) -> tuple[Input, ...]:
     """What the baseline reads with these options. RequestError for an unknown baseline, option or value."""
-    card = baseline_card(name)
-    return card.inputs(checked_options(card, options))
+    return inputs_from_card(baseline_card(name), options)
+
+
+def inputs_from_card(card: BaselineCard, options: Mapping[str, Any]) -> tuple[Input, ...]:
+    """What a baseline of this card reads; RequestError as ``inputs_of``, and where the card names what is not there."""
+    chosen = checked_options(card, options)
+    try:
+        inputs = tuple(card.inputs(chosen))
+    except RequestError:  # says itself which option has a wrong value
+        raise
+    except Exception as error:  # the function is another's
+        raise RequestError(f"--baseline {card.name}: its inputs: {described(error, card.module)}") from error
+    if not inputs or not all(isinstance(item, Input) for item in inputs):
+        raise RequestError(f"--baseline {card.name}: its card's inputs gave {inputs}; give a tuple of one Input a view")
+    views = [item.view for item in inputs]
+    if len(set(views)) < len(views):
+        raise RequestError(f"--baseline {card.name}: its inputs name a view twice: {', '.join(views)}")
+    return inputs
 
 
 def checked_options(card: BaselineCard, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,7 +93,10 @@ def build_from_card(
     module, _, class_name = card.module.partition(":")
     try:
         build = getattr(import_module(module), class_name)
-    except (ImportError, AttributeError) as error:
-        raise RequestError(f"--baseline {card.name}: its class {card.module} cannot be loaded ({error})") from error
+    except Exception as error:  # the module is another's
+        raise RequestError(
+            f"--baseline {card.name}: its class {card.module} cannot be loaded ({described(error, module)}); "
+            "the card's module is written package.module:Class"
+        ) from error
     built: nn.Module = build(feature_dims, num_categories, **checked_options(card, options or {}))
     return built

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ccim_ray.datasets.caer_s import load_caer_s
 from ccim_ray.datasets.confounded_scenes.loader import load_confounded_scenes
+from ccim_ray.datasets.consistency import dataset_faults
 from ccim_ray.datasets.dataset import AS_PUBLISHED, Dataset, LoadOptions
 from ccim_ray.datasets.depth import with_depth_pictures
 from ccim_ray.datasets.emotic import load_emotic
@@ -78,16 +79,31 @@ def load_dataset(name: str, root: Path, options: LoadOptions = AS_PUBLISHED) -> 
     """Read the dataset called ``name`` from the folder ``root``, with the depth pictures that lie beside it.
 
     Raises:
-        RequestError: unknown name, missing folder, or whatever the dataset's loader finds wrong.
+        RequestError: unknown name, missing folder, or whatever the dataset's loader finds wrong; and where a loader of
+            another package returns records that contradict themselves.
     """
     card = dataset_card(name)
     if not root.is_dir():
         raise RequestError(f"--data-root: {root} is no folder; name the folder that holds {name}")
     dataset = card.load(root, options)
-    if name not in DATASETS and dataset.multi_label != card.multi_label:
+    if name not in DATASETS:
+        _require_sound(dataset, card)
+    return with_depth_pictures(dataset)
+
+
+def _require_sound(dataset: Dataset, card: DatasetCard) -> None:
+    """RequestError for the first fault of what another package's loader returned."""
+    where = f"--dataset {card.name}: its loader"
+    if not isinstance(dataset, Dataset):
+        raise RequestError(f"{where} returned an object of class {type(dataset).__name__}, not a Dataset")
+    if dataset.multi_label != card.multi_label:
         # The loss is chosen by the card, before the data are read.
         raise RequestError(
-            f"--dataset {name}: its card says multi_label={card.multi_label}, the dataset that it loads "
+            f"--dataset {card.name}: its card says multi_label={card.multi_label}, the dataset that it loads "
             f"multi_label={dataset.multi_label}; mend the package that brings it"
         )
-    return with_depth_pictures(dataset)
+    if dataset.name != card.name:
+        raise RequestError(f"{where} returned a dataset of the name {dataset.name!r}; give both one name")
+    fault = next(dataset_faults(dataset), None)
+    if fault:
+        raise RequestError(f"{where} returned {fault}; mend the files, or the package that reads them")

@@ -72,8 +72,8 @@ ARCHITECTURES: dict[str, Architecture] = {
             mean=(0.5, 0.5, 0.5),
             std=(0.25, 0.25, 0.25),
         ),
-        Architecture(name="caer_face", feature_dim=256, input_size=96, resize_to=96, from_scratch=True),
-        Architecture(name="caer_context", feature_dim=256, input_size=112, resize_to=128, from_scratch=True),
+        Architecture(name="caer_face", feature_dim=256, input_size=96, resize_to=96, stride=16, from_scratch=True),
+        Architecture(name="caer_context", feature_dim=256, input_size=112, resize_to=128, stride=16, from_scratch=True),
         # EmotiCon's network on depth pictures, of three equal channels; nothing is cut off them.
         Architecture(
             name="depth_cnn",
@@ -98,6 +98,7 @@ def architecture(name: str) -> Architecture:
 PictureView = Literal["context", "masked_context", "body", "face", "face_hidden_context", "depth"]
 GeometryView = Literal["keypoints", "agents", "regions"]
 View = PictureView | GeometryView
+VIEWS: tuple[View, ...] = (*get_args(PictureView), *get_args(GeometryView))
 
 
 def is_geometry(view: View) -> TypeIs[GeometryView]:

@@ -105,10 +105,10 @@ def test_another_installed_package_brings_a_baseline(tmp_path: Path):
     assert lines[1] == "face 3"
     assert lines[2] == "ccim_ray.baselines.emot_net:EmotNet"  # no other package takes the place of our own
     starts = (
-        "error: --baseline no_card: the entry point other_package:FaceNet is no BaselineCard of that name",
-        "error: --baseline other_name: the entry point other_package:FACE_NET is no BaselineCard of that name",
+        "error: --baseline no_card: the entry point other_package:FaceNet is the class FaceNet, not a BaselineCard",
+        "error: --baseline other_name: the entry point other_package:FACE_NET is a BaselineCard of the name 'face_net'",
         "error: --baseline no_object: the entry point other_package:NOTHING cannot be loaded",
-        "error: --baseline no_module: the entry point absent_package:CARD cannot be loaded (No module named",
+        "error: --baseline no_module: the entry point absent_package:CARD cannot be loaded (ModuleNotFoundError: ",
         "error: --baseline face_net has no option 'depth'; its options: width",
         "error: --baseline lost_class: its class other_package:Gone cannot be loaded",
     )

@@ -105,8 +105,8 @@ def test_another_installed_package_brings_a_dataset(tmp_path):
     starts = (
         "error: --data-root: absent is no folder; name the folder that holds films",
         "error: --dataset unsure: its card says multi_label=True, the dataset that it loads multi_label=False",
-        "error: --dataset no_card: the entry point other_package:FACE_NET is no DatasetCard of that name",
-        "error: --dataset no_module: the entry point absent_package:CARD cannot be loaded (No module named",
+        "error: --dataset no_card: the entry point other_package:FACE_NET is of class BaselineCard, not a DatasetCard",
+        "error: --dataset no_module: the entry point absent_package:CARD cannot be loaded (ModuleNotFoundError: ",
         "error: --dataset else: there is no such dataset; choose one of confounded_scenes, emotic, caer_s, groupwalk, "
         "films, no_card, no_module, unsure",
     )
