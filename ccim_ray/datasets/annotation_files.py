@@ -100,7 +100,7 @@ def read_split_file(path: Path) -> dict[str, str]:
         RequestError: bad header, bad path, unknown split name, or an image listed with two splits.
     """
     split_of: dict[str, str] = {}
-    for source, (image_text, split) in _rows(path, ("image", "split")):
+    for source, (image_text, split) in read_rows(path, ("image", "split")):
         image = relative_path(image_text, source)
         if split not in SPLIT_NAMES:
             raise RequestError(f"{source}: unknown split {split!r}; use one of {', '.join(SPLIT_NAMES)}")
@@ -116,7 +116,7 @@ def read_body_box_file(path: Path) -> dict[str, Box]:
         RequestError: bad header, bad path, something that is not a number, or an image listed twice.
     """
     box_of: dict[str, Box] = {}
-    for source, (image_text, *numbers) in _rows(path, ("image", "x1", "y1", "x2", "y2")):
+    for source, (image_text, *numbers) in read_rows(path, ("image", "x1", "y1", "x2", "y2")):
         image = relative_path(image_text, source)
         if image in box_of:
             raise RequestError(f"{source}: {image} is listed twice; keep one box an image")
@@ -157,8 +157,12 @@ def read_text(path: Path) -> str:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _rows(path: Path, header: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
-    """Each row below the header with the file and line it stands in; blank lines are passed over."""
+def read_rows(path: Path, header: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    """Each row of a CSV file below its header, with the file and line it stands in; blank lines are passed over.
+
+    Raises:
+        RequestError: another header, a row with more or fewer fields, or not a CSV file.
+    """
     reader = csv.reader(read_lines(path))
     try:
         found = tuple(field.strip() for field in next(reader, []))

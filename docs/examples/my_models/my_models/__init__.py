@@ -1,0 +1,1 @@
+"""A baseline and a dataset for ccim_ray from outside of it."""
