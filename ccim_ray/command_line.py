@@ -173,6 +173,14 @@ class TrainingFlags(CommonFlags):
     stand_ins: bool = False
     """Take the embedded world's own pre-training in place of Places365 and ImageNet: for folders that
     make_confounded_scenes.py wrote. The embedded world itself always does."""
+    pose_detector: _Text = None
+    """Finds the keypoints and faces that a real dataset lacks and a baseline reads: keypointrcnn_resnet50_fpn, or none:
+    keypoints are then unknown, and a face is the upper third of the body. Default: keypointrcnn_resnet50_fpn where
+    keypoints are read, or faces of a dataset that annotates none."""
+    depth_model: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Makes the depth pictures that emoticon reads: TorchScript (.pt) or an exported program (.pt2), from (1, 3, S, S)
+    float32 normalised as for ImageNet to (1, S', S'), larger for nearer; S as exported, else 384. It is run as code:
+    take one that you trust. Default: depth/IMAGE.png in the data root, where every image has one."""
     trainable: _Text = None
     """head (frozen trunks on features extracted once) or all (end to end). Default: head; all in preset paper on
     real datasets."""
@@ -206,9 +214,15 @@ class TrainingFlags(CommonFlags):
         """The base experiment. Raises RequestError for values that are not valid."""
         from ccim_ray.presets import default_experiment
 
-        options = _options(self.baseline_options)
         base = default_experiment(
-            self.dataset, self.preset_name, self.world(), self.baseline, self._trainable(), options, self.stand_ins
+            self.dataset,
+            self.preset_name,
+            self.world(),
+            self.baseline,
+            self._trainable(),
+            options=_options(self.baseline_options),
+            stand_ins=self.stand_ins,
+            has_depth=self._has_depth(),
         )
         changes = {
             "precision": self.precision,
@@ -230,6 +244,30 @@ class TrainingFlags(CommonFlags):
     def experiments(self) -> tuple[Experiment, ...]:
         """One base experiment for each baseline that is asked for. Raises RequestError as ``experiment``."""
         return (self.experiment(),)
+
+    def load_options(self) -> LoadOptions:
+        """As of every job, and what derives the inputs that the dataset lacks. Raises RequestError as there."""
+        from ccim_ray.derived_inputs import choose_depth_model, choose_pose_detector
+        from ccim_ray.plan import views_read
+
+        views = views_read(self.experiments())
+        return replace(
+            super().load_options(),
+            pose_detector=choose_pose_detector(self.pose_detector, self.dataset, views),
+            depth_model=choose_depth_model(self.depth_model, self.dataset, views),
+        )
+
+    def _has_depth(self) -> bool:
+        """Whether there is, or can be made, a depth picture of every image, as far as the baseline could read it."""
+        from ccim_ray.baselines.registry import baseline_card
+        from ccim_ray.datasets.depth import DEPTH_FOLDER
+        from ccim_ray.derived_inputs import every_image_has_depth
+
+        if self.depth_model or "depth" not in baseline_card(self.baseline).optional_views:
+            return self.depth_model is not None
+        if not self.data_root or not (self.data_root / DEPTH_FOLDER).is_dir():
+            return False
+        return every_image_has_depth(self.dataset, self.data_root.expanduser().absolute(), super().load_options())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ccim_ray.context_bias import BiasOptions
+from ccim_ray.data_source import DataSource
 from ccim_ray.datasets.confounded_scenes.emotions import CATEGORIES
 from ccim_ray.datasets.confounded_scenes.scenes import SCENE_NAMES
 from ccim_ray.datasets.dataset import Dataset
@@ -16,7 +17,7 @@ from ccim_ray.errors import RequestError
 from ccim_ray.experiment import STAGE_VERSIONS
 from ccim_ray.perception.architectures import ViewRequest
 from ccim_ray.perception.weight_files import default_weights_dir, weights_digest
-from ccim_ray.plan import SHARD_SUBJECTS, DataSource, Plan, PlannedView
+from ccim_ray.plan import SHARD_SUBJECTS, Plan, PlannedView
 from ccim_ray.storage import Storage, short_digest
 
 MEASUREMENT_VERSION = 1

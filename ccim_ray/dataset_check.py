@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ccim_ray.command_line import CommonFlags
 from ccim_ray.console import say
+from ccim_ray.data_source import DataSource, data_source
 from ccim_ray.datasets.confounded_scenes.world import is_complete
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.datasets.near_duplicates import (
@@ -19,7 +20,6 @@ from ccim_ray.datasets.near_duplicates import (
     write_split_file,
 )
 from ccim_ray.datasets.verification import verify_images
-from ccim_ray.plan import DataSource, data_source
 from ccim_ray.presets import default_experiment
 from ccim_ray.rates import Rates
 from ccim_ray.reports.contact_sheet import write_contact_sheet

@@ -74,7 +74,7 @@ def measure_bias(flags: BiasFlags) -> int:
 
 def _request(flags: BiasFlags) -> BiasRequest:
     from ccim_ray.context_bias_request import BiasRequest, scene_backbone
-    from ccim_ray.plan import data_source
+    from ccim_ray.data_source import data_source
     from ccim_ray.presets import default_experiment
 
     if not flags.splits:

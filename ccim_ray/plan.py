@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from ccim_ray.baselines.card import Input
 from ccim_ray.baselines.registry import inputs_of
-from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
-from ccim_ray.datasets.dataset import AS_PUBLISHED, Dataset, LoadOptions
-from ccim_ray.datasets.registry import load_dataset
+from ccim_ray.data_source import DataSource, data_source
+from ccim_ray.datasets.dataset import AS_PUBLISHED, LoadOptions
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import STAGE_VERSIONS, BackboneSettings, DictionarySettings, Experiment
 from ccim_ray.perception.architectures import Output, View, ViewRequest, is_geometry
-from ccim_ray.perception.detection_files import (
-    SHARD_IMAGES,
-    PlannedDetections,
-    images_to_detect,
-    pictures_digest,
-    with_detected_boxes,
-)
 from ccim_ray.perception.weight_files import weights_digest
 from ccim_ray.prepared import TrialPaths
 from ccim_ray.storage import Storage, read_json, short_digest
@@ -29,76 +20,6 @@ from ccim_ray.trial_folder import Trial, read_result
 
 SHARD_SUBJECTS = 128
 """Subjects in one shard: the unit of extraction, of resuming, and of progress."""
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """The dataset of a sweep; read, or for an embedded world rendered, when first asked for.
-
-    Where a detector has to find boxes, ``annotated`` is what can be known before it ran, and ``dataset`` after.
-    """
-
-    name: str
-    root: Path
-    world: WorldSettings | None
-    subject_limit: int | None
-    storage: Storage
-    options: LoadOptions = AS_PUBLISHED
-    weights_dir: Path | None = None
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Key of everything derived from the data.
-
-        A world is a function of its settings, and boxes of the pictures and the detector, so they need not exist.
-        """
-        if self.world:
-            return short_digest(
-                {
-                    "world": self.world.model_dump(mode="json"),
-                    "version": STAGE_VERSIONS["world"],
-                    "subject_limit": self.subject_limit,
-                }
-            )
-        key = short_digest({"dataset": self.annotated.fingerprint, "subject_limit": self.subject_limit})
-        return short_digest([key, self.detections.folder.name]) if self.detections else key
-
-    @property
-    def train_subjects(self) -> int:
-        """Subjects in the train split: as many context features as a dictionary is made from."""
-        if self.world:
-            return self.world.split_sizes()["train"]
-        return sum(subject.split == "train" for subject in self.known.subjects)
-
-    @cached_property
-    def detections(self) -> PlannedDetections | None:
-        """What the detector has to find; None without a detector, or where every person has a box."""
-        if self.world or not self.options.detector:
-            return None
-        images = images_to_detect(self.annotated)
-        if not images:
-            return None
-        pictures = pictures_digest(self.root, images)
-        weights = weights_digest(self.options.detector, "coco", self.weights_dir)
-        key = short_digest([pictures, self.options.detector, weights, STAGE_VERSIONS["detection"], SHARD_IMAGES])
-        return PlannedDetections(self.options.detector, self.storage.detections(key), images)
-
-    @cached_property
-    def annotated(self) -> Dataset:
-        """Reads the annotation. Raises RequestError where folder or files are wrong."""
-        options = replace(self.options, keep_unlocated=True) if self.options.detector else self.options
-        dataset = load_dataset(self.name, self.root, options)
-        return dataset.limited(self.subject_limit) if self.subject_limit else dataset
-
-    @property
-    def known(self) -> Dataset:
-        """The dataset as far as it can be known now: before detection with everybody who may yet be found."""
-        return self.annotated if self.detections and self.detections.missing() else self.dataset
-
-    @cached_property
-    def dataset(self) -> Dataset:
-        """Subjects with their boxes. Raises RequestError as ``annotated``, and where detections are missing."""
-        return with_detected_boxes(self.annotated, self.detections) if self.detections else self.annotated
 
 
 @dataclass(frozen=True)
@@ -158,6 +79,13 @@ class Plan:
     dictionaries: tuple[PlannedDictionary, ...]
     trials: tuple[PlannedTrial, ...]
 
+    def only(
+        self, views: tuple[PlannedView, ...], dictionaries: tuple[PlannedDictionary, ...], storage: Storage
+    ) -> Plan:
+        """Only what is needed for these views and dictionaries, and no trial."""
+        source = replace(self.source, views=frozenset(planned.request.view for planned in views))
+        return Plan(source, storage.subjects(source.fingerprint), self.frames, views, dictionaries, ())
+
 
 def make_plan(
     settings: Sequence[tuple[str, Experiment]],
@@ -172,17 +100,20 @@ def make_plan(
     Raises RequestError where the dataset cannot be read, a weight file or ``--data-root`` is missing, or a dictionary
     would be larger than the train split.
     """
-    first = settings[0][1]
-    source = data_source(first, storage, data_root, options, weights_dir)
+    experiments = [experiment for _, experiment in settings]
+    source = data_source(experiments[0], storage, data_root, options, weights_dir, views_read(experiments))
     views: dict[str, PlannedView] = {}
     dictionaries: dict[str, PlannedDictionary] = {}
     trials = []
 
     def plan_view(view: View, backbone: BackboneSettings, output: Output | None) -> PlannedView:
-        request = ViewRequest(view, backbone.arch, backbone.weights if output else None, output or "features")
+        depth_model = str(options.depth_model) if view == "depth" and options.depth_model else None
+        weights = backbone.weights if output else None
+        request = ViewRequest(view, backbone.arch, weights, output or "features", depth_model)
         digest = weights_digest(backbone.arch, backbone.weights, weights_dir) if output else None
         versions = [STAGE_VERSIONS["views"], STAGE_VERSIONS["features"] if output else None]
-        key = short_digest([source.fingerprint, view, backbone.arch, digest, output, versions, SHARD_SUBJECTS])
+        data = source.fingerprint_of([view])
+        key = short_digest([data, view, backbone.arch, digest, output, versions, SHARD_SUBJECTS])
         folder = storage.features(key) if output else storage.crops(key)
         return views.setdefault(key, PlannedView(request, key, folder))
 
@@ -208,7 +139,8 @@ def make_plan(
             items = inputs_of(experiment.baseline, experiment.baseline_options)
             needed = {item.view: plan_input(item, experiment) for item in items}
             dictionary = plan_dictionary(experiment) if experiment.deconfounder == "ccim" else None
-            signature = experiment.signature(source.fingerprint, weight_digests(experiment, weights_dir))
+            data = source.fingerprint_of(needed)
+            signature = experiment.signature(data, weight_digests(experiment, weights_dir))
             paths = TrialPaths(
                 folder=str(storage.trial(signature)),
                 subjects=str(subjects),
@@ -220,6 +152,11 @@ def make_plan(
             trials.append(PlannedTrial(name, trial, state, reason))
     _check_sizes(source, dictionaries.values())
     return Plan(source, subjects, storage.frames, tuple(views.values()), tuple(dictionaries.values()), tuple(trials))
+
+
+def views_read(experiments: Iterable[Experiment]) -> frozenset[View]:
+    """Every view that some baseline of these experiments reads."""
+    return frozenset(item.view for each in experiments for item in inputs_of(each.baseline, each.baseline_options))
 
 
 def _check_sizes(source: DataSource, dictionaries: Iterable[PlannedDictionary]) -> None:
@@ -242,23 +179,6 @@ def trial_state(folder: Path) -> tuple[str, str | None]:
     if failure.exists():
         return "failed", str(read_json(failure)["reason"])
     return ("started", None) if (folder / "checkpoint.pt").exists() else ("new", None)
-
-
-def data_source(
-    experiment: Experiment,
-    storage: Storage,
-    data_root: Path | None,
-    options: LoadOptions,
-    weights_dir: Path | None = None,
-) -> DataSource:
-    """Where the dataset of an experiment lies. Raises RequestError where a real dataset was given no folder."""
-    if experiment.world:
-        key = short_digest({"world": experiment.world.model_dump(mode="json"), "version": STAGE_VERSIONS["world"]})
-        return DataSource(experiment.dataset, storage.world(key), experiment.world, experiment.subject_limit, storage)
-    if data_root is None:
-        raise RequestError(f"--dataset {experiment.dataset} needs its folder: add --data-root DIR")
-    root = data_root.expanduser().absolute()
-    return DataSource(experiment.dataset, root, None, experiment.subject_limit, storage, options, weights_dir)
 
 
 def weight_digests(experiment: Experiment, weights_dir: Path | None) -> dict[str, str]:

@@ -53,6 +53,7 @@ def default_experiment(
     trainable: str | None = None,
     options: Mapping[str, Any] | None = None,
     stand_ins: bool = False,
+    has_depth: bool = False,
 ) -> Experiment:
     """The baseline with CCIM on ``dataset``, as the literature or, on the embedded world, as small pictures ask for it.
 
@@ -62,12 +63,14 @@ def default_experiment(
     Args:
         trainable: "head" or "all"; None takes head, or all in preset paper on real datasets.
         stand_ins: take the embedded world's own pre-training, as for a folder that make_confounded_scenes wrote.
-        options: of the baseline; on the embedded world EmotiCon reads the depth pictures unless told otherwise.
+        options: of the baseline; what it can read of depth it reads where there is any, unless told otherwise.
+        has_depth: there is a depth picture of every image; of the embedded world there always is.
     """
     of_data, sizes = dataset_card(dataset), preset(preset_name)
     like = dataset_card(world.like) if world else of_data
     card = baseline_card(baseline)
-    chosen = checked_options(card, _known_depth(card, world) | dict(options or {}))
+    of_depth = card.optional_views.get("depth", {}) if world or has_depth else {}
+    chosen = checked_options(card, {**of_depth, **(options or {})})
     mode = trainable or ("all" if preset_name == "paper" and not world else "head")
     values: dict[str, Any] = {
         "dataset": of_data.name,
@@ -99,10 +102,6 @@ def default_experiment(
         if str(error).partition(":")[0].partition(".")[0] not in of_card:
             raise
         raise RequestError(f"--baseline {baseline}: its card, {error}; mend the package that brings it") from error
-
-
-def _known_depth(card: BaselineCard, world: WorldSettings | None) -> dict[str, Any]:
-    return {"sociodynamic": "depth"} if world and "sociodynamic" in card.options else {}
 
 
 def _loss(card: BaselineCard, dataset: DatasetCard) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ccim_ray.baselines.cards import CARDS
@@ -41,11 +40,12 @@ def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dic
     Returns the exit status. Raises RequestError for a wrong request or wrong data.
     """
     request = _request(flags, space, command)
-    plan = replace(request.plan(), trials=())
+    plan = request.plan()
     if dictionaries:
-        plan = replace(plan, views=tuple(dict.fromkeys(planned.features for planned in plan.dictionaries)))
+        features = tuple(dict.fromkeys(planned.features for planned in plan.dictionaries))
+        plan = plan.only(features, plan.dictionaries, request.storage)
     else:
-        plan = replace(plan, dictionaries=())
+        plan = plan.only(plan.views, (), request.storage)
     if flags.plan:
         console.print(plan_table(plan, request.storage, request.resources))
         return 0

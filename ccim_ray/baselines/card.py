@@ -63,6 +63,8 @@ class BaselineCard:
             torch module with ``joint_dim`` that maps features by view to h (B, joint_dim).
         inputs: what it reads, given all options; raises RequestError for a value that an option cannot have.
         options: its options with their defaults.
+        optional_views: the options with which it reads a view that not every dataset has; taken where the data have
+            that view, unless told otherwise.
         training: settings of ``Experiment`` from the literature, for real datasets.
         losses: loss for a dataset; elsewhere cross-entropy, or soft margin where several categories may hold.
         approximate: what is not known of the published model; empty where it is built as published.
@@ -73,6 +75,7 @@ class BaselineCard:
     module: str
     inputs: Callable[[Mapping[str, Any]], tuple[Input, ...]]
     options: Mapping[str, Any] = field(default_factory=dict)
+    optional_views: Mapping[View, Mapping[str, Any]] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     losses: Mapping[str, str] = field(default_factory=dict)
     approximate: str = ""

@@ -111,6 +111,7 @@ EMOTICON = BaselineCard(
     module="ccim_ray.baselines.emoticon:EmotiCon",
     inputs=_emoticon_inputs,
     options={"sociodynamic": "agents"},
+    optional_views={"depth": {"sociodynamic": "depth"}},
     training={
         "optimiser": "adam",
         "schedule": "constant",

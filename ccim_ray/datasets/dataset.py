@@ -26,7 +26,11 @@ class LoadOptions:
             UNLOCATED and ``body_box`` the whole picture. Otherwise they are counted and left out.
         frame_step: GroupWalk: use every so-many-th annotated frame of each agent, from its first.
         detector: CAER-S: name of the detector that finds persons without a box of the user's; None takes none. The
-            loaders do not run it: ``plan.DataSource`` does, and sets ``keep_unlocated``.
+            loaders do not run it: ``data_source.DataSource`` does, and sets ``keep_unlocated``.
+        pose_detector: name of the detector that finds the keypoints and faces that a dataset lacks and a baseline
+            reads; None takes none. Run as ``detector`` is.
+        depth_model: file of the program that makes depth pictures (``perception.depth_model``); None takes those
+            that lie beside the images.
     """
 
     split_file: Path | None = None
@@ -34,6 +38,8 @@ class LoadOptions:
     keep_unlocated: bool = False
     frame_step: int = 1
     detector: str | None = None
+    pose_detector: str | None = None
+    depth_model: Path | None = None
 
 
 AS_PUBLISHED = LoadOptions()

@@ -36,5 +36,5 @@ def require_depth_pictures(subjects: Iterable[Subject], root: Path) -> None:
         first = next(iter(lacking))
         raise RequestError(
             f"images without a depth picture, which this baseline reads: {len(lacking)}, the first {first}; put it at "
-            f"{root / DEPTH_FOLDER / first}.png, or choose a variant of the baseline without depth"
+            f"{root / DEPTH_FOLDER / first}.png, give --depth-model, or choose a variant of the baseline without depth"
         )

@@ -33,23 +33,29 @@ class DatasetCard:
         load: reads the folder named by ``--data-root``; raises RequestError for what it finds wrong.
         multi_label: whether a subject may have several categories.
         dictionary_size: N unless told otherwise.
+        annotates_faces: whether it says where faces are; otherwise they are looked for where a baseline reads them.
     """
 
     name: str
     load: Callable[[Path, LoadOptions], Dataset]
     multi_label: bool
     dictionary_size: int = 256
+    annotates_faces: bool = False
 
 
 DATASETS = {
     card.name: card
     for card in (
-        DatasetCard(name="confounded_scenes", load=load_confounded_scenes, multi_label=False),
+        DatasetCard(name="confounded_scenes", load=load_confounded_scenes, multi_label=False, annotates_faces=True),
         DatasetCard(
             name="emotic", load=load_emotic, multi_label=True, dictionary_size=DEFAULT_DICTIONARY_SIZE["emotic"]
         ),
         DatasetCard(
-            name="caer_s", load=load_caer_s, multi_label=False, dictionary_size=DEFAULT_DICTIONARY_SIZE["caer_s"]
+            name="caer_s",
+            load=load_caer_s,
+            multi_label=False,
+            dictionary_size=DEFAULT_DICTIONARY_SIZE["caer_s"],
+            annotates_faces=True,
         ),
         DatasetCard(
             name="groupwalk",

@@ -6,6 +6,7 @@ Shape suffixes: H height, W width, C colour channels (RGB), S side of a network'
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Literal, get_args
 
 import numpy as np
@@ -101,6 +102,10 @@ View = PictureView | GeometryView
 VIEWS: tuple[View, ...] = (*get_args(PictureView), *get_args(GeometryView))
 
 
+FACE_VIEWS: tuple[View, ...] = ("face", "face_hidden_context")
+"""What depends on where the face is."""
+
+
 def is_geometry(view: View) -> TypeIs[GeometryView]:
     """Whether the view is a tensor of boxes or points, which no backbone reads."""
     return view in get_args(GeometryView)
@@ -120,12 +125,16 @@ class ViewRequest:
 
     With weights, ``output`` is "features" (the global average, (D,) float32), "map" (the last feature map, (D, h, w)
     float16) or "scene" (the number of the head's most probable class and its probability, (2,) float32).
+
+    ``depth_model`` is the file of the program that makes the depth pictures (``perception.depth_model``); None where
+    they lie beside the images.
     """
 
     view: View
     arch: str
     weights: str | None = None
     output: Output = "features"
+    depth_model: str | None = None
 
     @property
     def suffix(self) -> str:
@@ -138,9 +147,10 @@ class ViewRequest:
         """As shown to a person."""
         if is_geometry(self.view):
             return self.view
+        view = f"{self.view} by {PurePath(self.depth_model).name}" if self.depth_model else self.view
         if self.weights is None:
-            return f"{self.view} ({self.arch} pictures)"
-        return f"{self.view} ({self.arch}/{self.weights}{'' if self.output == 'features' else ', ' + self.output})"
+            return f"{view} ({self.arch} pictures)"
+        return f"{view} ({self.arch}/{self.weights}{'' if self.output == 'features' else ', ' + self.output})"
 
 
 def frame_view(

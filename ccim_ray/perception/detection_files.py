@@ -16,8 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.datasets.subject import Subject
 from ccim_ray.errors import RequestError
-from ccim_ray.perception.person_matching import COCO_JOINTS, Persons, holds_centre, locate_subject, needs_box
+from ccim_ray.perception.person_matching import (
+    COCO_JOINTS,
+    Persons,
+    add_pose,
+    holds_centre,
+    locate_subject,
+    match_pose,
+    needs_box,
+)
 from ccim_ray.storage import atomic_path
 
 SHARD_IMAGES = 64
@@ -55,12 +64,14 @@ class PlannedDetections:
         folder: where the shards lie.
         images: paths relative to the dataset's root, each once.
         shard_size: pictures in a shard; the last may hold fewer.
+        flag: the flag that names another detector or none, for messages.
     """
 
     detector: str
     folder: Path
     images: tuple[str, ...]
     shard_size: int = SHARD_IMAGES
+    flag: str = "--detector"
 
     @property
     def box_source(self) -> str:
@@ -101,6 +112,16 @@ class PlannedDetections:
 def images_to_detect(dataset: Dataset) -> tuple[str, ...]:
     """Pictures that show a person whose box is to be found, each once, sorted."""
     return tuple(sorted({subject.image for subject in dataset.subjects if needs_box(subject)}))
+
+
+def images_without_pose(dataset: Dataset, *, faces: bool, keypoints: bool) -> tuple[str, ...]:
+    """Pictures that show a person whose face or keypoints are asked for and not annotated, each once, sorted."""
+    lacking = {
+        subject.image
+        for subject in dataset.subjects
+        if (faces and subject.face_box is None) or (keypoints and subject.keypoints is None)
+    }
+    return tuple(sorted(lacking))
 
 
 def pictures_digest(root: Path, images: Sequence[str]) -> str:
@@ -182,6 +203,47 @@ def with_detected_boxes(dataset: Dataset, planned: PlannedDetections) -> Dataset
             "check the weights of the detector, or give face or body boxes"
         )
     return replace(dataset, subjects=tuple(subjects), defects=defects)
+
+
+def with_detected_poses(dataset: Dataset, planned: PlannedDetections) -> Dataset:
+    """The dataset with the face and the keypoints of everybody whose pose was found (``person_matching.match_pose``).
+
+    What is annotated stays. RequestError where detections are missing or damaged.
+    """
+    detections = planned.read()
+
+    def posed(subject: Subject) -> Subject:
+        if subject.image not in detections:
+            return subject
+        persons = detections[subject.image].persons
+        return add_pose(subject, match_pose(persons, subject.body_box, subject.width, subject.height))
+
+    return replace(dataset, subjects=tuple(posed(subject) for subject in dataset.subjects))
+
+
+def pose_note(
+    annotated: Dataset, dataset: Dataset, planned: PlannedDetections | None, *, faces: bool, keypoints: bool
+) -> str:
+    """How many faces and keypoints, as far as they are read, are annotated, found and neither; empty where all are.
+
+    Args:
+        annotated: the dataset before any detector.
+        dataset: the same after them.
+        planned: the detector of poses, where there is one.
+    """
+    before = {subject.subject_id: subject for subject in annotated.subjects}
+    told = []
+    for read, name, field, otherwise in (
+        (faces, "faces", "face_box", "taken as the upper third of the body"),
+        (keypoints, "keypoints", "keypoints", "unknown"),
+    ):
+        given = sum(getattr(before[subject.subject_id], field) is not None for subject in dataset.subjects)
+        there = sum(getattr(subject, field) is not None for subject in dataset.subjects)
+        if not read or given == len(dataset.subjects):
+            continue
+        found = f"{there - given} found" + (f" by {planned.box_source}" if planned else "")
+        told.append(f"{name}: {given} annotated, {found}, {len(dataset.subjects) - there} {otherwise}")
+    return "; ".join(told)
 
 
 def detection_summary(dataset: Dataset, planned: PlannedDetections) -> str:

@@ -102,10 +102,14 @@ def locate_subject(subject: Subject, persons: Persons, box_source: str) -> Subje
     if found is None:
         return None if subject.box_source == UNLOCATED else subject
     located = replace(subject, body_box=found, box_source=box_source)
-    pose = match_pose(persons, found, subject.width, subject.height)
+    return add_pose(located, match_pose(persons, found, subject.width, subject.height))
+
+
+def add_pose(subject: Subject, pose: Pose | None) -> Subject:
+    """The subject with the pose's keypoints and face, where it has none of its own."""
     if pose is None:
-        return located
-    return replace(located, keypoints=pose.keypoints, face_box=subject.face_box or pose.face_box)
+        return subject
+    return replace(subject, keypoints=subject.keypoints or pose.keypoints, face_box=subject.face_box or pose.face_box)
 
 
 def match_pose(persons: Persons, body_box: Box, width: int, height: int) -> Pose | None:

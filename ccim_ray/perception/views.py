@@ -19,6 +19,7 @@ from ccim_ray.datasets.subject import Subject
 from ccim_ray.errors import RequestError
 from ccim_ray.perception.architectures import Output, ViewRequest, architecture, frame_view, is_geometry
 from ccim_ray.perception.backbones import Backbone
+from ccim_ray.perception.depth_model import CONSTANT, DepthModel
 from ccim_ray.perception.geometry import geometry_of
 from ccim_ray.perception.weights import load_backbone
 
@@ -48,6 +49,8 @@ class ViewMaker:
                 keep_head = request.output == "scene"
                 backbone = load_backbone(request.arch, request.weights, weights_dir, keep_head=keep_head)
                 self._backbones[key] = backbone.eval().to(device)
+        files = {request.depth_model for request in requests if request.depth_model}
+        self._depth_models = {file: DepthModel(Path(file), device) for file in files}
 
     def make(
         self, subjects: Sequence[Subject], wanted: Sequence[int]
@@ -55,11 +58,11 @@ class ViewMaker:
         """Rows of each wanted request (by number); and for each of them and each subject None or why it has none.
 
         Where the picture that a view shows is unusable, its row is zeros. What a view holds does not depend on which
-        others are made with it. Raises RequestError where a backbone returns a value that is not finite, or a subject
-        has no depth picture though one is wanted.
+        others are made with it. Raises RequestError where a backbone returns a value that is not finite, a subject
+        has no depth picture though one is wanted, or a depth model fails.
         """
         requests = [self._requests[number] for number in wanted]
-        if any(request.view == "depth" for request in requests):
+        if any(request.view == "depth" and not request.depth_model for request in requests):
             require_depth_pictures(subjects, self._root)
         made: list[list[npt.NDArray[Any]]] = [[] for _ in requests]
         reasons: list[list[str | None]] = [[] for _ in requests]
@@ -67,10 +70,11 @@ class ViewMaker:
         for subject in subjects:
             for request, made_rows, of_request in zip(requests, made, reasons, strict=True):
                 of_depth = request.view == "depth"
-                path = subject.depth if of_depth and subject.depth else subject.image
+                beside = of_depth and not request.depth_model
+                path = subject.depth if beside and subject.depth else subject.image
                 # Subjects of one image follow each other: decode it once.
                 if of_depth not in last or last[of_depth][0] != path:
-                    last[of_depth] = (path, *self._read(path, of_depth))
+                    last[of_depth] = (path, *self._picture(request, path))
                 _, picture_HWC, reason = last[of_depth]
                 made_rows.append(_row(request, picture_HWC, subject))
                 of_request.append(reason)
@@ -79,11 +83,16 @@ class ViewMaker:
             array[[reason is not None for reason in of_request]] = 0
         return rows, reasons
 
-    def _read(self, picture: str, of_depth: bool) -> tuple[Picture, str | None]:
+    def _picture(self, request: ViewRequest, path: str) -> tuple[Picture, str | None]:
         try:
-            return read_rgb(self._root / picture), None
+            picture_HWC = read_rgb(self._root / path)
         except UnreadableImage as error:
-            return None, f"depth picture: {error.reason}" if of_depth else error.reason
+            beside = request.view == "depth" and not request.depth_model
+            return None, f"depth picture: {error.reason}" if beside else error.reason
+        if not request.depth_model:
+            return picture_HWC, None
+        depth_HWC = self._depth_models[request.depth_model].picture(picture_HWC)
+        return depth_HWC, None if depth_HWC is not None else CONSTANT
 
     @torch.inference_mode()
     def _rows(self, request: ViewRequest, pictures_SHWC: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -32,6 +32,9 @@ DETECTOR_FILES = {
 DEFAULT_DETECTOR = "fasterrcnn_resnet50_fpn"
 """The paper's (section 4.3)."""
 
+DEFAULT_POSE_DETECTOR = "keypointrcnn_resnet50_fpn"
+"""The one that finds poses."""
+
 RANDOM_SEED = 0
 
 
@@ -79,8 +82,7 @@ def weights_digest(arch: str, weights: str, weights_dir: Path | None = None) -> 
     """
     path = weights_path(arch, weights, weights_dir)
     if path is not None:
-        status = path.stat()
-        return _file_digest(path, status.st_size, status.st_mtime_ns)
+        return file_digest(path)
     if weights == "coco":
         origin = DETECTOR_FILES[arch]
     else:
@@ -95,6 +97,12 @@ def _stand_in_path(name: str) -> Path:
             f"weights {name!r} not found at {path}, where the package keeps them: install ccim_ray again"
         )
     return path
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, 64 hexadecimal digits."""
+    status = path.stat()
+    return _file_digest(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache

@@ -53,12 +53,11 @@ def extract_views(
     """Make every view that is missing, in one pass over the images.
 
     Runs one actor a GPU where there are GPUs, one a core where not. Raises RequestError before it starts where a
-    depth picture is missing.
+    depth picture is missing, or the depth model cannot be used.
     """
     shards = missing_shards(views, len(dataset.subjects))
     if shards:
-        if any(view.request.view == "depth" for view in views):
-            require_depth_pictures(dataset.subjects, dataset.root)
+        _require_depth(dataset, views)
         titles = ", ".join(views[k].request.title for k in sorted({k for _, lacking in shards for k in lacking}))
         say(f"Extracting {titles}")
         rows = [_shard_row(dataset, number, lacking) for number, lacking in shards]
@@ -80,6 +79,17 @@ def extract_views(
         if len(arches) == 1:  # one pass over several networks says nothing about any of them
             made = sum(k in pictured for _, lacking in shards for k in lacking) / len(shards) * progress.done
             rates.record("extract/" + "/".join(next(iter(arches))), made, progress.seconds)
+
+
+def _require_depth(dataset: Dataset, views: Sequence[PlannedView]) -> None:
+    models = {view.request.depth_model for view in views if view.request.view == "depth"}
+    for model in models:
+        if model is None:
+            require_depth_pictures(dataset.subjects, dataset.root)
+        else:
+            from ccim_ray.perception.depth_model import check_depth_model
+
+            check_depth_model(Path(model))
 
 
 def report_unusable(

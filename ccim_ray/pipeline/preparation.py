@@ -1,4 +1,4 @@
-"""Everything that trials share, made once: world or frames, missing boxes, subjects, their views, dictionaries."""
+"""What trials share, made once: world or frames, missing boxes and poses, subjects, their views, dictionaries."""
 
 from __future__ import annotations
 
@@ -31,9 +31,12 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
     with plain_errors():
         if plan.source.world:
             render_world(plan.source.world, plan.source.root, rates)
-        detections = plan.source.detections
+        detections, poses = plan.source.detections, plan.source.poses
         if detections:
             detect_persons(detections, plan.source.annotated.root, cluster, weights_dir, rates)
+        if poses:
+            pictures = extract_frames(plan.source.located, plan.frames, rates)
+            detect_persons(poses, pictures.root, cluster, weights_dir, rates)
         dataset = extract_frames(plan.source.dataset, plan.frames, rates)
         if detections:
             say(f"  {dataset.name}: {detection_summary(dataset, detections)}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from ccim_ray.console import console, say
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.environment import environment_tags
+from ccim_ray.perception.weight_files import file_digest
 from ccim_ray.pipeline.cluster import join_cluster, leave_on_sigterm
 from ccim_ray.pipeline.preparation import prepare
 from ccim_ray.pipeline.trials import run_trials
@@ -177,10 +178,16 @@ def _tags(request: SweepRequest, plan: Plan) -> dict[str, str]:
         "ccim.split_file": str(request.load_options.split_file or "none"),
         "ccim.frame_step": str(request.load_options.frame_step),
         "ccim.detector": request.load_options.detector or "none",
+        "ccim.pose_detector": plan.source.poses.detector if plan.source.poses else "none",
+        "ccim.depth_model": _depth_model(request.load_options.depth_model),
         "ccim.command": without_password(request.command),
     }
     notes = notes_of(plan.source.dataset, [base.baseline for base in request.bases])
     return tags | ({"ccim.note": "; ".join(notes)} if notes else {})
+
+
+def _depth_model(path: Path | None) -> str:
+    return f"{path.name} sha256:{file_digest(path)}" if path else "none"
 
 
 def _mlflow_command(request: SweepRequest) -> str:

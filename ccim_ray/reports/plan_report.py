@@ -50,8 +50,9 @@ def plan_rows(plan: Plan) -> list[PlanRow]:
         frames = sum(len(needed.numbers) for needed in needed_frames(plan.source.annotated))
         to_decode = sum(len(needed.numbers) for needed in open_frames(plan.source.annotated, plan.frames))
         rows.append(PlanRow("decode", f"{frames - to_decode} frames", f"{to_decode}", "decode", to_decode))
-    detections = plan.source.detections
-    if detections:
+    # Boxes and poses of the same pictures by one detector are one stage.
+    planned = {each.folder: each for each in (plan.source.detections, plan.source.poses) if each}
+    for detections in planned.values():
         images = len(detections.images)
         open_images = sum(len(detections.shard_images(number)) for number in detections.missing())
         title, rate = f"detect ({detections.box_source})", f"detect/{detections.detector}"

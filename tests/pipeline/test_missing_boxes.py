@@ -201,7 +201,7 @@ def test_a_plan_needs_neither_detections_nor_torch(data, weights, storage):
 import sys
 from pathlib import Path
 from ccim_ray.command_line import CommonFlags
-from ccim_ray.plan import DataSource
+from ccim_ray.data_source import DataSource
 from ccim_ray.storage import Storage
 flags = CommonFlags(dataset="caer_s", data_root=Path(sys.argv[1]))
 source = DataSource("caer_s", Path(sys.argv[1]), None, None, Storage(Path(sys.argv[2])), flags.load_options())
