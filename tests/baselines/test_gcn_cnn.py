@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from baseline_inputs import make_inputs, seeded
+from torchvision.ops import roi_align
 
 from ccim_ray.baselines.gcn_cnn import Affinity, GcnCnn, region_features
 from ccim_ray.baselines.graphs import GraphConvolution, mean_over_present, normalise_adjacency
@@ -89,6 +90,16 @@ def test_region_features_are_the_mean_of_the_cells_they_cover():
     torch.testing.assert_close(found[1, 0], context_map[1, :, 2:, 4:].mean((1, 2)), rtol=0.02, atol=0)
 
 
+def test_region_features_are_the_means_of_torchvisions_roi_align():
+    generator = torch.Generator().manual_seed(0)
+    context_map = torch.randn(3, 5, 6, 4, generator=generator)
+    regions_BN4 = torch.cat([make_inputs(3)["regions"], torch.tensor([[[0, 0, 1, 1], [0.9, 0, 1, 0.02]]] * 3)], dim=1)
+    in_cells_BN4 = regions_BN4 * torch.tensor([4, 6, 4, 6])
+    patches = roi_align(context_map, list(in_cells_BN4), (7, 7), sampling_ratio=2, aligned=True)
+    found = region_features(context_map, regions_BN4)
+    torch.testing.assert_close(found, patches.mean((2, 3)).view(3, -1, 5), rtol=1e-5, atol=1e-6)
+
+
 def test_order_of_the_regions_does_not_matter():
     net, inputs = small(), make_inputs(2)
     order = torch.randperm(10, generator=torch.Generator().manual_seed(1))
@@ -130,4 +141,7 @@ def test_number_of_parameters():
 def test_boxes_keep_their_precision_beside_half_precision_maps():
     context_map = torch.arange(64.0).view(1, 1, 8, 8)
     regions = torch.tensor([[[0.5013, 0.2513, 0.9013, 0.6513]]])
-    torch.testing.assert_close(region_features(context_map.bfloat16(), regions), region_features(context_map, regions))
+    expected = region_features(context_map, regions)
+    torch.testing.assert_close(region_features(context_map.bfloat16(), regions), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(region_features(context_map, regions), expected)
