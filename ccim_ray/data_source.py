@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from ccim_ray.datasets.confounded_scenes.emotions import CATEGORIES
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.dataset import AS_PUBLISHED, Dataset, LoadOptions
 from ccim_ray.datasets.registry import load_dataset
@@ -85,6 +86,11 @@ class DataSource:
         if self.world:
             return self.world.split_sizes()["train"]
         return sum(subject.split == "train" for subject in self.known.subjects)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names of the categories. Raises RequestError as ``annotated``."""
+        return CATEGORIES[self.world.like] if self.world else self.annotated.categories
 
     @cached_property
     def detections(self) -> PlannedDetections | None:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ccim_ray.baselines.registry import inputs_of
+from ccim_ray.baselines.registry import baseline_label, inputs_of
 from ccim_ray.confounders import ConfounderDictionary
 from ccim_ray.experiment import Experiment
 from ccim_ray.perception.architectures import architecture, is_geometry
 from ccim_ray.perception.backbones import build_backbone
 from ccim_ray.perception.geometry import SHAPES
+from ccim_ray.plan import Plan
 from ccim_ray.trial import assemble_recogniser
 
 
@@ -24,12 +25,26 @@ class ModelSize:
     Attributes:
         trained: parameters that training changes.
         frozen: parameters of the trunks whose features a head reads.
-        flops: of one forward pass for one subject, trunks included; a multiplication and an addition are two.
+        flops: of one forward pass for one subject, trunks included; a multiplication and an addition are two. Those of
+            convolutions and matrix products, which is nearly all.
     """
 
     trained: int
     frozen: int
     flops: int
+
+    def __str__(self) -> str:
+        frozen = f", {_short(self.frozen)} frozen" if self.frozen else ""
+        return f"{_short(self.trained)} parameters trained{frozen}, {_short(self.flops)}FLOPs a subject"
+
+
+def size_lines(plan: Plan) -> list[str]:
+    """One line for each model of the plan; seeds share theirs."""
+    models = {(planned.baseline, planned.setting): planned.trial.experiment for planned in plan.trials}
+    return [
+        f"{baseline_label(baseline)}, {setting}: {model_size(experiment, len(plan.source.categories))}"
+        for (baseline, setting), experiment in models.items()
+    ]
 
 
 def model_size(experiment: Experiment, num_categories: int) -> ModelSize:
@@ -61,3 +76,11 @@ def _one_subject(experiment: Experiment) -> dict[str, Tensor]:
 
 def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _short(count: int) -> str:
+    """In thousands, millions or billions: "1.2 M"."""
+    for unit, letter in ((1e9, "G"), (1e6, "M")):
+        if count >= unit:
+            return f"{count / unit:.1f} {letter}"
+    return f"{count / 1e3:.1f} k"

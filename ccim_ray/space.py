@@ -23,6 +23,7 @@ class Space:
         axis: the number that each setting stands for on the figure's axis; settings without one are lines.
         axis_label: what the axis shows.
         per_category: whether the report holds every category's own metric too.
+        compares_models: whether ``--plan`` shows how large each model is, which takes the seconds to build it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Space:
     axis: Mapping[str, int]
     axis_label: str
     per_category: bool = False
+    compares_models: bool = False
 
     def settings(self, base: Experiment) -> dict[str, Experiment]:
         """The experiment of every setting. Raises RequestError where a change is not valid."""

@@ -27,7 +27,13 @@ def sweep(flags: TrainingFlags, space: Space, command: Sequence[str]) -> int:
     """
     request = _request(flags, space, command)
     if flags.plan:
-        console.print(plan_table(request.plan(), request.storage, request.resources))
+        plan = request.plan()
+        console.print(plan_table(plan, request.storage, request.resources))
+        if space.compares_models:
+            from ccim_ray.model_size import size_lines  # torch is slow to import, and other plans do without
+
+            for line in size_lines(plan):
+                say(line)
         return 0
     from ccim_ray.pipeline.sweep import run_sweep  # Ray is slow to import: only where it is used
 

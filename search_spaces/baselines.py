@@ -23,4 +23,5 @@ def baselines_space() -> Space:
         axis={},
         axis_label="",
         per_category=True,
+        compares_models=True,
     )

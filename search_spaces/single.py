@@ -23,6 +23,7 @@ def single_space(base: Experiment) -> Space:
         reference=name,
         axis={},
         axis_label="",
+        compares_models=True,
     )
 
 
