@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ccim_ray.augmentation import augment
 from ccim_ray.baselines.losses import make_loss, multiplicative
+from ccim_ray.batches import Batch, Batches, on_device
 from ccim_ray.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -27,7 +28,6 @@ from ccim_ray.checkpoint import (
     save_tensors,
     save_weights,
 )
-from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.journal import Journal
 from ccim_ray.metrics import evaluate, evaluate_agents
@@ -70,20 +70,21 @@ def train(
     """
     torch.manual_seed(_seed_of(experiment.seed, -1, 0))
     recogniser = build().to(process.device)
-    optimiser = _make_optimiser(experiment, recogniser)
+    optimiser = make_optimiser(experiment, recogniser)
     state = load_checkpoint(folder / "checkpoint.pt", recogniser, optimiser) or Checkpoint()
     if process.rank == 0:
         with Journal(folder / "journal.jsonl") as journal:
             journal.rewind(state.epoch - 1)
     model = _distribute(recogniser, experiment, process)
 
-    batches = _Batches(inputs.rows("train"), experiment, process)
+    batches = Batches(inputs.rows("train"), experiment.batch_size, experiment.seed, process.rank, process.world_size)
     key = f"val/{inputs.index.metric}"
 
     while state.epoch < experiment.epochs and not state.stopped:
         started = time.perf_counter()
         torch.manual_seed(_seed_of(experiment.seed, state.epoch, process.rank))
-        losses = _train_epoch(model, optimiser, experiment, inputs, batches, state.epoch, process)
+        loaded = on_device(inputs, batches.of_epoch(state.epoch), process.device)
+        losses = train_epoch(model, optimiser, experiment, loaded, state.epoch, len(batches), inputs.index.multi_label)
 
         losses_of_epoch = _mean_over_ranks(losses, process)
         finite = torch.isfinite(losses_of_epoch)
@@ -117,32 +118,36 @@ def train(
     return TrialResult("done", final, state.best_epoch, state.epoch, None, state.seconds)
 
 
-def _train_epoch(
+def train_epoch(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     experiment: Experiment,
-    inputs: TrialInputs,
-    batches: _Batches,
+    batches: Iterable[Batch],
     epoch: int,
-    process: Process,
+    steps: int,
+    multi_label: bool,
 ) -> Tensor:
-    """One pass over the train split; returns this rank's loss of every step, NaN where the gradient was not finite."""
+    """One pass over the batches; returns this rank's loss of every step, NaN where the gradient was not finite.
+
+    Args:
+        batches: on the model's device.
+        steps: of an epoch, for the learning rate.
+    """
     model.train()
     loss_of = make_loss(experiment.loss)
     losses = []
-    for step, rows in enumerate(batches.of_epoch(epoch), start=epoch * len(batches)):
-        views, targets_BK = _to_device(inputs, rows, process.device)
+    for step, (views, targets_BK) in enumerate(batches, start=epoch * steps):
         if experiment.trainable == "all":
             views = augment(views, experiment.augmentation)
-        factor = learning_rate_factor(experiment, epoch, step, experiment.epochs * len(batches))
+        factor = learning_rate_factor(experiment, epoch, step, experiment.epochs * steps)
         for group in optimiser.param_groups:
             group["lr"] = experiment.learning_rate * factor
-        with torch.autocast(process.device.type, torch.bfloat16, _in_bfloat16(experiment, process.device)):
+        with torch.autocast(targets_BK.device.type, torch.bfloat16, _in_bfloat16(experiment, targets_BK.device)):
             prediction = model(views)
         loss = loss_of(prediction.logits_BK.float(), targets_BK)
         if prediction.modality_logits_BMK is not None:
             by_modality = prediction.modality_logits_BMK.float()
-            modality_loss = multiplicative(by_modality, targets_BK, single_label=not inputs.index.multi_label)
+            modality_loss = multiplicative(by_modality, targets_BK, single_label=not multi_label)
             loss = loss + experiment.modality_weight * modality_loss
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -190,10 +195,8 @@ def score_rows(
 ) -> npt.NDArray[np.float32]:
     """Logits (S, K) float32 of the given rows, in evaluation mode."""
     recogniser.eval()
-    scores = []
-    for start in range(0, len(rows), EVALUATION_BATCH):
-        batch, _ = _to_device(inputs, rows[start : start + EVALUATION_BATCH], device)
-        scores.append(recogniser(batch).logits_BK.float().cpu().numpy())
+    batches = (rows[start : start + EVALUATION_BATCH] for start in range(0, len(rows), EVALUATION_BATCH))
+    scores = [recogniser(views).logits_BK.float().cpu().numpy() for views, _ in on_device(inputs, batches, device)]
     return np.concatenate(scores) if scores else np.zeros((0, len(inputs.index.categories)), np.float32)
 
 
@@ -221,41 +224,8 @@ def _seed_of(seed: int, epoch: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, epoch + 1, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
-class _Batches:
-    """This rank's share of every whole batch of the train split.
-
-    The remainder of an epoch is left out, as batch norm asks for; the order is a function of (seed, epoch).
-    """
-
-    def __init__(self, rows: npt.NDArray[np.int64], experiment: Experiment, process: Process) -> None:
-        if len(rows) < 2 * process.world_size:
-            raise RequestError(
-                f"the train split has {len(rows)} usable subjects, and batch norm needs two for each of "
-                f"{process.world_size} workers; add images"
-            )
-        self._rows, self._seed, self._process = rows, experiment.seed, process
-        self._size = min(experiment.batch_size, len(rows) // process.world_size * process.world_size)
-
-    def __len__(self) -> int:
-        """Steps of an epoch."""
-        return len(self._rows) // self._size
-
-    def of_epoch(self, epoch: int) -> Iterator[npt.NDArray[np.int64]]:
-        """Row numbers of each of this rank's batches."""
-        order = np.random.default_rng([self._seed, epoch]).permutation(self._rows)
-        for step in range(len(self)):
-            batch = order[step * self._size : (step + 1) * self._size]
-            yield batch[self._process.rank :: self._process.world_size]
-
-
-def _to_device(
-    inputs: TrialInputs, rows: npt.NDArray[np.int64], device: torch.device
-) -> tuple[dict[str, Tensor], Tensor]:
-    views = {name: torch.from_numpy(view.take(rows)).to(device) for name, view in inputs.views.items()}
-    return views, torch.from_numpy(inputs.index.targets[rows]).to(device)
-
-
-def _make_optimiser(experiment: Experiment, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimiser(experiment: Experiment, model: nn.Module) -> torch.optim.Optimizer:
+    """The experiment's optimiser of all the model's parameters."""
     rate, decay = experiment.learning_rate, experiment.weight_decay
     if experiment.optimiser == "sgd":
         return torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=decay)
