@@ -6,10 +6,7 @@ Run as a program, this file prints the loss curves that tests/golden keeps:
 """
 
 import math
-import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -18,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden_programs import kept_for_x86, printed_by
 from safetensors.torch import load_file
 
 from ccim_ray.baselines.registry import build_baseline, inputs_of
@@ -31,12 +29,6 @@ from ccim_ray.recogniser import Recogniser
 from ccim_ray.training import learning_rate_factor, train
 
 GOLDEN = Path(__file__).parent / "golden" / "loss_curves.txt"
-SAME_ON_EVERY_X86 = {
-    "ATEN_CPU_CAPABILITY": "default",
-    "MKL_CBWR": "COMPATIBLE",
-    "ONEDNN_MAX_CPU_ISA": "SSE41",
-    "OMP_NUM_THREADS": "1",
-}
 WIDTH, CATEGORIES = 12, ("Anger", "Fear", "Happy", "Sad")
 SPLITS = {"train": 50, "val": 20, "test_id": 15, "test_do": 15}
 
@@ -119,16 +111,9 @@ def golden_text():
     return "".join(lines)
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="kept for x86-64")
+@kept_for_x86
 def test_loss_curves_are_exactly_those_kept():
-    ended = subprocess.run(
-        [sys.executable, __file__],
-        env=os.environ | SAME_ON_EVERY_X86,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert ended.stdout == GOLDEN.read_text()
+    assert printed_by(__file__) == GOLDEN.read_text()
 
 
 @pytest.mark.parametrize("name", SETTINGS)
