@@ -148,13 +148,13 @@ def test_pictures_that_cannot_be_read_are_counted_and_the_others_stay(written, n
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_picture_cut_off_below_its_header_is_named_when_it_is_decoded(written, name):
+def test_a_picture_cut_off_below_its_header_is_found_when_it_is_decoded(written, name):
     root = written(name)
     path = path_of(root, "a")
     Image.effect_noise(SIZE, 80).save(path)
     path.write_bytes(path.read_bytes()[:1000])
     _, reasons = decoded(root, load_dataset(name, root).subjects)
-    assert reasons == [f"{path}: truncated or damaged image", None, None]
+    assert reasons == ["truncated or damaged image", None, None]
 
 
 @pytest.mark.parametrize("asked", NAMES)
