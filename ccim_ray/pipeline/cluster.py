@@ -40,8 +40,12 @@ def join_cluster() -> ClusterResources:
     import ray
 
     if not ray.is_initialized():
-        with _stderr_on_failure():
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=_dashboard())
+        try:
+            with _stderr_on_failure():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=_dashboard())
+        except Exception as error:  # Ray raises bare ones, such as for a node that timed out on a busy machine
+            reason = " ".join(str(error).split())[:200]
+            raise RequestError(f"Ray did not start or answer ({reason}); run again, on a less busy machine") from error
     import ray.data
 
     context = ray.data.DataContext.get_current()
