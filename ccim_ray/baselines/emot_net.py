@@ -7,11 +7,12 @@ that re-implementations use. Shape suffixes: B subjects, D feature dimensions of
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-VIEWS = ("context", "body")
+from ccim_ray.baselines.interface import require_views
 
 
 class EmotNet(nn.Module):
@@ -20,7 +21,7 @@ class EmotNet(nn.Module):
     The views' trunks are separate modules, so that this block also runs on features extracted once.
 
     Args:
-        feature_dims: D of each view in ``VIEWS``.
+        feature_dims: D of each view in ``views``.
         num_categories: K; unused, as the categories are the recogniser's.
         joint_dim: H; 256 in the paper (d_h).
         dropout: share of h that is dropped in training.
@@ -29,16 +30,16 @@ class EmotNet(nn.Module):
         ValueError: a view has no feature dimension.
     """
 
+    views: ClassVar[tuple[str, ...]] = ("context", "body")
+
     def __init__(
         self, feature_dims: Mapping[str, int], num_categories: int = 0, joint_dim: int = 256, dropout: float = 0.5
     ) -> None:
         super().__init__()
-        missing = [view for view in VIEWS if view not in feature_dims]
-        if missing:
-            raise ValueError(f"EMOT-Net needs the views {VIEWS}; no feature dimension for {missing}")
+        require_views("EMOT-Net", self.views, feature_dims)
         self.joint_dim = joint_dim
         self.fusion = nn.Sequential(
-            nn.Linear(sum(feature_dims[view] for view in VIEWS), joint_dim),
+            nn.Linear(sum(feature_dims[view] for view in self.views), joint_dim),
             nn.BatchNorm1d(joint_dim),
             nn.ReLU(),
             nn.Dropout(dropout),
@@ -46,5 +47,5 @@ class EmotNet(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Joint feature h (B, H) float from the features (B, D) of each view."""
-        joint_BH: Tensor = self.fusion(torch.cat([features[view] for view in VIEWS], dim=1))
+        joint_BH: Tensor = self.fusion(torch.cat([features[view] for view in self.views], dim=1))
         return joint_BH

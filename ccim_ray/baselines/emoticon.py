@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ccim_ray.baselines.graphs import GraphConvolution, mean_over_present, normalise_adjacency
 from ccim_ray.baselines.interface import JointWithModalities, require_views
+from ccim_ray.perception.geometry import JOINTS
 
-JOINTS = 18
 BONES = (
     *((1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),  # neck, nose, eyes, ears
     *((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7)),  # arms
