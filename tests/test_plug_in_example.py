@@ -121,28 +121,32 @@ def test_a_mistake_is_one_line_and_status_2(installed: Path, people: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_head_and_end_to_end_on_my_dataset(installed: Path, people: Path, tmp_path: Path) -> None:
-    for words, mode in ((("train.py",), "head"), (("train.py", "all"), "all")):
-        ended = run(the_command(*words), installed, people, *SMALL, "--storage", str(tmp_path / mode))
-        assert ended.status == 0, ended.out + ended.err
-        assert EXTRACTED[mode] in ended.out
-        scores = {row["metric"]: row for row in results(tmp_path / mode) if row["n_seeds"] == "1"}
-        assert list(scores) == [f"{split}/accuracy" for split in ("test_id", "test_do", "test_anti")]
-        for row in scores.values():
-            assert (row["dataset"], row["baseline"]) == ("my_dataset", "my_model")
-            assert 0 <= float(row["mean"]) <= 1
+@pytest.mark.parametrize(("words", "mode"), [(("train.py",), "head"), (("train.py", "all"), "all")])
+def test_my_model_trains_on_my_dataset(
+    words: tuple[str, ...], mode: str, installed: Path, people: Path, tmp_path: Path
+) -> None:
+    ended = run(the_command(*words), installed, people, *SMALL, "--storage", str(tmp_path))
+    assert ended.status == 0, ended.out + ended.err
+    assert EXTRACTED[mode] in ended.out
+    scores = {row["metric"]: row for row in results(tmp_path) if row["n_seeds"] == "1"}
+    assert list(scores) == [f"{split}/accuracy" for split in ("test_id", "test_do", "test_anti")]
+    for row in scores.values():
+        assert (row["dataset"], row["baseline"]) == ("my_dataset", "my_model")
+        assert 0 <= float(row["mean"]) <= 1
 
 
 @pytest.mark.slow
-def test_beside_emot_net_and_over_dictionary_sizes_on_the_embedded_world(
-    installed: Path, people: Path, tmp_path: Path
-) -> None:
-    ended = run(the_command("compare_baselines"), installed, people, *SMALL, "--storage", str(tmp_path / "compared"))
+def test_my_model_is_compared_with_emot_net(installed: Path, people: Path, tmp_path: Path) -> None:
+    ended = run(the_command("compare_baselines"), installed, people, *SMALL, "--storage", str(tmp_path))
     assert ended.status == 0, ended.out + ended.err
-    rows = {(row["baseline"], row["setting"]) for row in results(tmp_path / "compared") if row["n_seeds"] == "1"}
+    rows = {(row["baseline"], row["setting"]) for row in results(tmp_path) if row["n_seeds"] == "1"}
     settings = ("vanilla", "W_h alone", "CCIM")
     assert rows == {(baseline, setting) for baseline in ("emot_net", "my_model") for setting in settings}
-    ended = run(the_command("sweep"), installed, people, *SMALL, "--sizes", "8", "--storage", str(tmp_path / "swept"))
+
+
+@pytest.mark.slow
+def test_my_model_over_dictionary_sizes(installed: Path, people: Path, tmp_path: Path) -> None:
+    ended = run(the_command("sweep"), installed, people, *SMALL, "--sizes", "8", "--storage", str(tmp_path))
     assert ended.status == 0, ended.out + ended.err
-    rows = {(row["baseline"], row["setting"]) for row in results(tmp_path / "swept") if row["n_seeds"] == "1"}
+    rows = {(row["baseline"], row["setting"]) for row in results(tmp_path) if row["n_seeds"] == "1"}
     assert rows == {("my_model", setting) for setting in ("vanilla", "W_h alone", "CCIM N=8")}
