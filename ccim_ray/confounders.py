@@ -9,7 +9,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -87,6 +87,20 @@ class ConfounderDictionary:
             values_ND = features.mean(0, dtype=np.float64) + values_ND * features.std(0, dtype=np.float64)
             provenance["distribution"] = f"normal like {len(features)} features, each dimension by itself"
         return cls(torch.from_numpy(values_ND.astype(np.float32)), torch.full((size,), 1 / size), provenance)
+
+    def with_shuffled_prior(self, seed: int = 0) -> ConfounderDictionary:
+        """The same prototypes and the same probabilities, dealt to the prototypes at random: a control of P(z)."""
+        order_N = np.random.default_rng(seed).permutation(self.size)
+        return replace(
+            self,
+            prior_N=self.prior_N[torch.from_numpy(order_N)],
+            provenance={**self.provenance, "prior": f"shuffled, seed {seed}"},
+        )
+
+    def with_uniform_prior(self) -> ConfounderDictionary:
+        """The same prototypes, each with P(z) = 1/N: "w/o P(z)" of Table 4, read as no knowledge of P(z)."""
+        uniform_N = torch.full_like(self.prior_N, 1 / self.size)
+        return replace(self, prior_N=uniform_N, provenance={**self.provenance, "prior": "uniform"})
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file atomically: two tensors and, as metadata, the provenance in JSON."""

@@ -38,6 +38,8 @@ class CcimSettings(Settings):
     attention: Literal["dot_product", "additive"] = "dot_product"
     use_lambda: bool = True
     use_prior: bool = True
+    context_weights: Literal["paper", "renormalised"] = "paper"
+    """``renormalised`` divides lambda_i P(z_i) of Eq. 5 by its sum over i: a control that the paper does not have."""
     output_dim: int = Field(default=OUTPUT_DIM, ge=1)
     attention_dim: int = Field(default=ATTENTION_DIM, ge=1)
 
@@ -47,6 +49,8 @@ class DictionarySettings(Settings):
 
     size: int = Field(default=256, ge=1)
     source: Literal["clusters", "random"] = "clusters"
+    prior: Literal["counts", "shuffled", "uniform"] = "counts"
+    """P(z) of clusters: their shares of the samples; the same shares dealt to other clusters, by the seed; or 1/N."""
     pca_components: int = Field(default=256, ge=1)
     seed: int = Field(default=0, ge=0)
 
@@ -148,7 +152,8 @@ class Experiment(Settings):
             if not self.ccim.use_lambda:
                 del values["ccim"]["attention"], values["ccim"]["attention_dim"]
             if self.dictionary.source == "random":
-                del values["dictionary"]["pca_components"]
+                del values["dictionary"]["pca_components"], values["dictionary"]["prior"]
+            _leave_out_defaults(values)
         if self.trainable == "head":  # which has no pictures
             del values["augmentation"], values["channels_last"]
         return values
@@ -163,6 +168,17 @@ class Experiment(Settings):
                 "versions": STAGE_VERSIONS,
             }
         )
+
+
+_LATER_SETTINGS = {"ccim": {"context_weights": "paper"}, "dictionary": {"prior": "counts"}}
+"""Left out of a signature where they have the value that all trials had before they were there."""
+
+
+def _leave_out_defaults(values: dict[str, Any]) -> None:
+    for group, settings in _LATER_SETTINGS.items():
+        for name, default in settings.items():
+            if values[group].get(name) == default:
+                del values[group][name]
 
 
 _FLAGS = {

@@ -17,6 +17,7 @@ from ccim_ray.confounders import ConfounderDictionary, check_dictionary
 from ccim_ray.paper import ATTENTION_DIM, OUTPUT_DIM
 
 Attention = Literal["dot_product", "additive"]
+ContextWeights = Literal["paper", "renormalised"]
 
 CHUNK_ELEMENTS = 2**20
 """Most elements of one temporary of the additive attention: 4 MiB in float32."""
@@ -60,6 +61,9 @@ class CCIM(nn.Module):
             no effect.
         use_prior: False drops the prior ("w/o P(z_i)"): E_z[g(z)] = sum_i lambda_i z_i. With both False it
             is the plain sum of the prototypes.
+        context_weights: "paper" weighs z_i by lambda_i P(z_i) as Eq. 5 prints it. "renormalised", which the paper
+            does not have, divides these weights by their sum over i, so that E_z[g(z)] is a weighted mean of
+            prototypes, about N times as long. Without lambda and with the prior, the two are the same.
 
     Attributes:
         joint_projection, context_projection: W_h and W_g, initialised Xavier normal.
@@ -81,6 +85,7 @@ class CCIM(nn.Module):
         attention: Attention = "dot_product",
         use_lambda: bool = True,
         use_prior: bool = True,
+        context_weights: ContextWeights = "paper",
     ) -> None:
         super().__init__()
         widths = {"joint_dim": joint_dim, "output_dim": output_dim, "attention_dim": attention_dim}
@@ -89,11 +94,14 @@ class CCIM(nn.Module):
                 raise ValueError(f"{name} must be at least 1, found {width}")
         if attention not in get_args(Attention):
             raise ValueError(f"attention must be one of {get_args(Attention)}, found {attention!r}")
+        if context_weights not in get_args(ContextWeights):
+            raise ValueError(f"context_weights must be one of {get_args(ContextWeights)}, found {context_weights!r}")
         check_dictionary(dictionary.prototypes_ND, dictionary.prior_N)
         self.joint_dim = joint_dim
         self.attention = attention
         self.use_lambda = use_lambda
         self.use_prior = use_prior
+        self.context_weights = context_weights
         self.register_buffer("dictionary_ND", dictionary.prototypes_ND.detach().clone())
         self.register_buffer("prior_N", dictionary.prior_N.detach().clone())
         feature_dim = self.dictionary_ND.shape[1]
@@ -125,20 +133,31 @@ class CCIM(nn.Module):
         self._check_joint(joint_BH)
         if not self.use_lambda:
             return torch.ones_like(self.prior_N).expand(len(joint_BH), -1)
+        return self._logits_BN(joint_BH).softmax(dim=-1)
+
+    def _logits_BN(self, joint_BH: Tensor) -> Tensor:  # noqa: N802
         query_BA: Tensor = self.query(joint_BH)
         key_NA: Tensor = self.key(self.dictionary_ND)
         if self.attention == "dot_product":
-            logits_BN = query_BA @ key_NA.T / math.sqrt(self.dictionary_ND.shape[1])
-        else:
-            logits_BN = additive_scores(query_BA, key_NA, self.score.weight[0])
-        return logits_BN.softmax(dim=-1)
+            return query_BA @ key_NA.T / math.sqrt(self.dictionary_ND.shape[1])
+        return additive_scores(query_BA, key_NA, self.score.weight[0])
 
     def _expected_context(self, joint_BH: Tensor) -> Tensor:
         """E_z[g(z)] (Eq. 5): (B, D), or (1, D) where it does not depend on the sample."""
+        if self.context_weights == "renormalised":
+            return self._renormalised_BN(joint_BH) @ self.dictionary_ND
         weights_BN = self.lambda_BN(joint_BH) if self.use_lambda else torch.ones_like(self.prior_N)[None]
         if self.use_prior:
             weights_BN = weights_BN * self.prior_N
         return weights_BN @ self.dictionary_ND
+
+    def _renormalised_BN(self, joint_BH: Tensor) -> Tensor:  # noqa: N802
+        """lambda_i P_i / sum_j lambda_j P_j: (B, N), or (1, N) where it does not depend on the sample."""
+        logits_BN = self._logits_BN(joint_BH) if self.use_lambda else torch.zeros_like(self.prior_N)[None]
+        if self.use_prior:
+            # As a sum of logarithms: lambda P can be zero in floating point for every prototype at once.
+            logits_BN = logits_BN + self.prior_N.log()
+        return logits_BN.softmax(dim=-1)
 
     def _check_joint(self, joint_BH: Tensor) -> None:
         if joint_BH.ndim != 2 or joint_BH.shape[1] != self.joint_dim:
@@ -148,7 +167,7 @@ class CCIM(nn.Module):
         size, feature_dim = self.dictionary_ND.shape
         return (
             f"size={size}, feature_dim={feature_dim}, attention={self.attention}, "
-            f"use_lambda={self.use_lambda}, use_prior={self.use_prior}"
+            f"use_lambda={self.use_lambda}, use_prior={self.use_prior}, context_weights={self.context_weights}"
         )
 
 

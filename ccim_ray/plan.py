@@ -128,7 +128,7 @@ def make_plan(
         view: View = "masked_context" if experiment.masking == "subject" else "context"
         features = plan_view(view, experiment.backbone, "features")
         chosen = experiment.dictionary
-        key = short_digest([features.key, chosen.model_dump(), STAGE_VERSIONS["dictionary"]])
+        key = short_digest([features.key, experiment.essence()["dictionary"], STAGE_VERSIONS["dictionary"]])
         path = storage.dictionary(key)
         return dictionaries.setdefault(key, PlannedDictionary(chosen, features, key, path))
 

@@ -61,6 +61,7 @@ def assemble_recogniser(
             attention=chosen.attention,
             use_lambda=chosen.use_lambda,
             use_prior=chosen.use_prior,
+            context_weights=chosen.context_weights,
         )
     inputs = inputs_of(experiment.baseline, options)
     return Recogniser(baseline, inputs, num_categories, intervention, trunks)

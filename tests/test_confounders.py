@@ -142,6 +142,26 @@ def test_random_control_without_features_is_standard_normal_and_seeded():
     assert not torch.equal(control.prototypes_ND, ConfounderDictionary.random(4000, 6, seed=2).prototypes_ND)
 
 
+def test_a_shuffled_prior_deals_the_same_values_to_other_prototypes():
+    features, _ = planted()
+    dictionary = ConfounderDictionary.fit(features, size=6)
+    control = dictionary.with_shuffled_prior(seed=3)
+    assert torch.equal(control.prototypes_ND, dictionary.prototypes_ND)
+    assert not torch.equal(control.prior_N, dictionary.prior_N)
+    assert control.prior_N.sort().values.tolist() == dictionary.prior_N.sort().values.tolist()
+    assert torch.equal(control.prior_N, dictionary.with_shuffled_prior(seed=3).prior_N)
+    assert not torch.equal(control.prior_N, dictionary.with_shuffled_prior(seed=4).prior_N)
+    assert control.provenance == {**dictionary.provenance, "prior": "shuffled, seed 3"}
+
+
+def test_a_uniform_prior_leaves_the_prototypes_alone():
+    dictionary = ConfounderDictionary.fit(planted()[0], size=6)
+    control = dictionary.with_uniform_prior()
+    assert torch.equal(control.prototypes_ND, dictionary.prototypes_ND)
+    assert control.prior_N.tolist() == pytest.approx([1 / 6] * 6)
+    assert control.provenance["prior"] == "uniform"
+
+
 def test_random_control_refuses_features_of_another_width():
     with pytest.raises(ValueError, match="features are 3 wide, feature_dim is 4"):
         ConfounderDictionary.random(2, 4, like_features_MD=np.ones((5, 3)))

@@ -64,10 +64,12 @@ CHANGES_OF_DECONFOUNDER = {
     "ccim__attention": "additive",
     "ccim__use_lambda": False,
     "ccim__use_prior": False,
+    "ccim__context_weights": "renormalised",
     "ccim__output_dim": 64,
     "ccim__attention_dim": 64,
     "dictionary__size": 64,
     "dictionary__source": "random",
+    "dictionary__prior": "shuffled",
     "dictionary__pca_components": 32,
     "dictionary__seed": 1,
     "backbone__arch": "resnet50",
@@ -145,7 +147,16 @@ def test_without_lambda_there_is_no_attention_to_choose():
 def test_a_random_dictionary_has_no_principal_components():
     base = experiment(dictionary__source="random")
     assert signature(base.with_changes(dictionary__pca_components=32)) == signature(base)
+    assert signature(base.with_changes(dictionary__prior="shuffled")) == signature(base)
     assert signature(base.with_changes(dictionary__seed=1)) != signature(base)
+
+
+def test_a_setting_that_came_later_leaves_older_signatures_as_they_were():
+    essence = experiment().essence()
+    assert set(essence["ccim"]) == {"attention", "use_lambda", "use_prior", "output_dim", "attention_dim"}
+    assert set(essence["dictionary"]) == {"size", "source", "pca_components", "seed"}
+    changed = experiment(ccim__context_weights="renormalised", dictionary__prior="uniform").essence()
+    assert (changed["ccim"]["context_weights"], changed["dictionary"]["prior"]) == ("renormalised", "uniform")
 
 
 ALL_CHANGES = CHANGES | CHANGES_OF_DECONFOUNDER | CHANGES_OF_PICTURES

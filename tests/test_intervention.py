@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,12 +26,12 @@ def make_dictionary(size, feature_dim, seed=0):
     return ConfounderDictionary(prototypes, counts / counts.sum())
 
 
-def make_ccim(attention="dot_product", use_lambda=True, use_prior=True, size=7, **widths):
+def make_ccim(attention="dot_product", use_lambda=True, use_prior=True, size=7, context_weights="paper", **widths):
     widths = {"joint_dim": 5, "feature_dim": 6, "output_dim": 4, "attention_dim": 3, **widths}
     dictionary = make_dictionary(size, widths.pop("feature_dim"))
     torch.manual_seed(1)
-    ccim = CCIM(dictionary=dictionary, attention=attention, use_lambda=use_lambda, use_prior=use_prior, **widths)
-    return ccim.double()
+    switches = {"use_lambda": use_lambda, "use_prior": use_prior, "context_weights": context_weights}
+    return CCIM(dictionary=dictionary, attention=attention, **switches, **widths).double()
 
 
 def make_joint(batch, joint_dim=5):
@@ -73,6 +74,24 @@ def broadcast_form(ccim, joint):
     if ccim.use_prior:
         product = product * prior
     return joint @ ccim.joint_projection.weight.T + product.sum(1) @ ccim.context_projection.weight.T
+
+
+def renormalised(ccim, joint):
+    """W_h h + W_g m in numpy, m the mean of prototypes weighted by the weights that the switches leave of Eq. 5."""
+    w = {name: value.detach().numpy() for name, value in ccim.state_dict().items()}
+    h_BH, z_ND = joint.detach().numpy(), w["dictionary_ND"]
+    weights_BN = np.ones((len(h_BH), len(z_ND)))
+    if ccim.use_lambda:
+        query_BA, key_NA = h_BH @ w["query.weight"].T, z_ND @ w["key.weight"].T
+        if ccim.attention == "dot_product":
+            logits_BN = np.einsum("ba,na->bn", query_BA, key_NA) / np.sqrt(z_ND.shape[1])
+        else:
+            logits_BN = np.tanh(query_BA[:, None] + key_NA) @ w["score.weight"][0]
+        weights_BN = weights_BN * np.exp(logits_BN)
+    if ccim.use_prior:
+        weights_BN = weights_BN * w["prior_N"]
+    means_BD = np.stack([np.average(z_ND, axis=0, weights=weights_N) for weights_N in weights_BN])
+    return torch.from_numpy(h_BH @ w["joint_projection.weight"].T + means_BD @ w["context_projection.weight"].T)
 
 
 def output_and_gradients(function, ccim, joint):
@@ -119,8 +138,32 @@ def test_equals_the_equations_for_any_shape(widths, batch, attention, switches):
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_gradients_agree_with_finite_differences(attention):
-    ccim, joint = make_ccim(attention), make_joint(3)
+@pytest.mark.parametrize(("use_lambda", "use_prior"), SWITCHES)
+def test_renormalised_is_the_weighted_mean_of_the_prototypes(attention, use_lambda, use_prior):
+    ccim = make_ccim(attention, use_lambda, use_prior, context_weights="renormalised")
+    joint = make_joint(4)
+    torch.testing.assert_close(ccim(joint), renormalised(ccim, joint), rtol=1e-10, atol=1e-10)
+    paper = make_ccim(attention, use_lambda, use_prior)
+    paper.load_state_dict(ccim.state_dict())
+    assert torch.allclose(ccim(joint), paper(joint)) == (use_lambda != use_prior)
+
+
+def test_renormalised_weights_stay_finite_where_a_prior_is_zero():
+    prior = torch.tensor([0.0, 1.0])
+    ccim = CCIM(2, ConfounderDictionary(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), prior), context_weights="renormalised")
+    joint = torch.full((3, 2), 1e4).requires_grad_()  # lambda is one-hot, and may name the prototype of prior zero
+    for sign in (1, -1):
+        output = ccim(sign * joint)
+        output.sum().backward()
+        expected = ccim.joint_projection(sign * joint) + ccim.context_projection.weight[:, 1]
+        torch.testing.assert_close(output, expected)
+    assert bool(joint.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("context_weights", ["paper", "renormalised"])
+def test_gradients_agree_with_finite_differences(attention, context_weights):
+    ccim, joint = make_ccim(attention, context_weights=context_weights), make_joint(3)
     assert torch.autograd.gradcheck(lambda h, *_: ccim(h), (joint, *ccim.parameters()))
 
 
@@ -267,6 +310,7 @@ def test_an_empty_batch_gives_an_empty_output(attention):
         ({"output_dim": -1}, "output_dim"),
         ({"attention_dim": 0}, "attention_dim"),
         ({"attention": "cosine"}, "attention must be one of .*'cosine'"),
+        ({"context_weights": "mean"}, "context_weights must be one of .*'mean'"),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):

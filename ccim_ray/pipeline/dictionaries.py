@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ray
 
 from ccim_ray.console import say, stage
+from ccim_ray.experiment import DictionarySettings
 from ccim_ray.plan import Plan, PlannedDictionary
 from ccim_ray.rates import Rates
+
+if TYPE_CHECKING:
+    from ccim_ray.confounders import ConfounderDictionary
 
 
 def build_dictionaries(plan: Plan, rates: Rates) -> None:
@@ -20,7 +25,8 @@ def build_dictionaries(plan: Plan, rates: Rates) -> None:
     missing = [planned for planned in plan.dictionaries if not planned.path.exists()]
     if not missing:
         return
-    say(f"Building confounder dictionaries of N = {', '.join(str(planned.settings.size) for planned in missing)}")
+    sizes = dict.fromkeys(str(planned.settings.size) for planned in missing)
+    say(f"Building {len(missing)} confounder dictionaries of N = {', '.join(sizes)}")
     with stage("cluster", "dictionaries", len(missing)) as progress:
         pending = [_build.remote(str(plan.subjects), group) for group in _groups(missing)]
         while pending:
@@ -51,16 +57,25 @@ def _build(subjects: str, group: list[PlannedDictionary]) -> int:
     usable = np.array([reason is None for reason in view.reasons])
     features_MD = view.take(np.flatnonzero((index.splits == "train") & usable))
     first = group[0].settings
+    sizes = sorted({planned.settings.size for planned in group})
     if first.source == "random":
         made = {
-            planned.settings.size: ConfounderDictionary.random(
-                planned.settings.size, features_MD.shape[1], first.seed, like_features_MD=features_MD
-            )
-            for planned in group
+            size: ConfounderDictionary.random(size, features_MD.shape[1], first.seed, like_features_MD=features_MD)
+            for size in sizes
         }
     else:
-        sizes = [planned.settings.size for planned in group]
         made = fit_dictionaries(features_MD, sizes, first.seed, first.pca_components)
     for planned in group:
-        made[planned.settings.size].save(planned.path)
+        with_prior(made[planned.settings.size], planned.settings).save(planned.path)
     return len(group)
+
+
+def with_prior(dictionary: ConfounderDictionary, settings: DictionarySettings) -> ConfounderDictionary:
+    """The dictionary with the prior that was asked for; a random one has the uniform prior whatever was asked."""
+    if settings.source == "random" or settings.prior == "counts":
+        return dictionary
+    return (
+        dictionary.with_shuffled_prior(settings.seed)
+        if settings.prior == "shuffled"
+        else dictionary.with_uniform_prior()
+    )
