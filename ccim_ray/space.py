@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ccim_ray.experiment import BackboneSettings, CcimSettings, Experiment
-from ccim_ray.paper import DEFAULT_DICTIONARY_SIZE
-from ccim_ray.reports.published import published_scores
+from ccim_ray.experiment import Experiment
+from ccim_ray.reports.published import published_of
 
 
 @dataclass(frozen=True)
@@ -40,24 +39,9 @@ class Space:
         return {name: base.with_changes(**change) for name, change in self.changes.items()}
 
     def published(self, base: Experiment, metric: str) -> dict[tuple[str, str], float]:
-        """The paper's numbers for (setting, metric of the test split); settings that it does not have are left out.
-
-        Its tables hold the model without CCIM, and with CCIM at the dataset's default dictionary size.
-        """
-        found = {}
-        for name, experiment in self.settings(base).items():
-            with_ccim = experiment.deconfounder == "ccim"
-            paper = {
-                "ccim": CcimSettings(),
-                "backbone": BackboneSettings(arch="resnet152", weights="places365"),
-                "masking": "subject",
-                "dictionary": experiment.dictionary.model_copy(
-                    update={"size": DEFAULT_DICTIONARY_SIZE.get(experiment.dataset), "source": "clusters"}
-                ),
-            }
-            default_size = all(getattr(experiment, key) == value for key, value in paper.items())
-            if experiment.deconfounder != "none" and not (with_ccim and default_size):
-                continue
-            for key, score in published_scores(experiment.dataset, experiment.baseline, with_ccim).items():
-                found[name, f"test/{key or metric}"] = score
-        return found
+        """The paper's numbers for (setting, metric of the test split); settings that it does not have are left out."""
+        return {
+            (name, f"test/{key or metric}"): score
+            for name, experiment in self.settings(base).items()
+            for key, score in published_of(experiment).items()
+        }
