@@ -15,6 +15,7 @@ from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.datasets.subject import agents_of
 from ccim_ray.metrics import chance, evaluate, evaluate_agents
 from ccim_ray.plan import PlannedTrial
+from ccim_ray.reports.leave_one_out import Gain, leave_one_out
 from ccim_ray.reports.tables import ResultRow, Results, build_rows, constant_row, with_corrected_p
 from ccim_ray.storage import read_json, write_json
 from ccim_ray.trial_folder import read_result
@@ -148,6 +149,31 @@ def category_rows(
     kind = "AP" if dataset.multi_label else "recall"
     names = [f"{kind}/{category}" for category in dataset.categories]
     return measured_rows(dataset, results, reference, published, names)
+
+
+def gains_without_one(
+    dataset: Dataset,
+    results: Mapping[str, Results],
+    reference: str,
+    published: Mapping[str, Mapping[tuple[str, str], float]],
+) -> list[Gain]:
+    """Every setting's gain in mAP without each single category; nothing where subjects have one label."""
+    if not dataset.multi_label:
+        return []
+    return [
+        gain
+        for baseline, of_baseline in results.items()
+        for split in dataset.test_splits
+        for gain in leave_one_out(
+            dataset.name,
+            baseline_label(baseline),
+            of_baseline,
+            split,
+            dataset.categories,
+            reference,
+            published.get(baseline, {}),
+        )
+    ]
 
 
 def _truth_column(root: Path, column: str, subject_ids: Sequence[str]) -> np.ndarray:

@@ -51,7 +51,7 @@ def flags_of(name, kind):
 
 
 def planned(dataset):
-    """(space, setting, base, experiment) of what the jobs of Tables 1 to 4 train on the dataset, by their own defaults."""
+    """(space, setting, base, experiment) of all that the jobs of Tables 1 to 4 train on the dataset by default."""
     found = []
     for flags, space_of in (
         (flags_of("compare_baselines", "BaselinesFlags"), lambda base: baselines_space()),

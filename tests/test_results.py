@@ -17,6 +17,7 @@ from ccim_ray.presets import default_experiment
 from ccim_ray.results import (
     category_rows,
     collect,
+    gains_without_one,
     measured_rows,
     notes_of,
     reference_rows,
@@ -284,3 +285,18 @@ def test_the_ledger_is_readable_json(storage):
     known = json.loads((storage.root / "ledger.json").read_text())
     assert known["emot_net: CCIM N=8"]["axis"] == 8
     assert list(known["emot_net: vanilla"]["signatures"]) == ["0"]
+
+
+def test_gains_without_one_category_are_of_every_baseline_and_test_split(worlds):
+    dataset = worlds["emotic"]
+
+    def seeds(value):
+        return {0: {f"{split}/AP/{name}": value for split in dataset.test_splits for name in dataset.categories}}
+
+    results = {"emot_net": {"vanilla": seeds(0.2), "CCIM": seeds(0.3)}, "gcn_cnn": {"vanilla": seeds(0.2)}}
+    gains = gains_without_one(dataset, results, "vanilla", {})
+    assert {gain.metric for gain in gains} == {"test_id/mAP", "test_do/mAP", "test_anti/mAP"}
+    assert [gain.left_out for gain in gains[:27]] == ["", *dataset.categories]
+    assert {(gain.baseline, gain.setting) for gain in gains} == {("emot_net", "CCIM")}
+    assert all(gain.delta == pytest.approx(0.1) for gain in gains)
+    assert gains_without_one(worlds["caer_s"], results, "vanilla", {}) == []

@@ -22,7 +22,15 @@ from ccim_ray.rates import Rates, rate_of_training
 from ccim_ray.recording import Recorder, Status, run_title
 from ccim_ray.reports.sweep_report import SweepReport, write_sweep_report
 from ccim_ray.resources import ClusterResources
-from ccim_ray.results import category_rows, collect, measured_rows, notes_of, reference_rows, update_ledger
+from ccim_ray.results import (
+    category_rows,
+    collect,
+    gains_without_one,
+    measured_rows,
+    notes_of,
+    reference_rows,
+    update_ledger,
+)
 from ccim_ray.sweep_request import SweepRequest
 from ccim_ray.tracking import Tracker, without_password
 from ccim_ray.trial_folder import Trial, read_result
@@ -48,6 +56,8 @@ def run_sweep(request: SweepRequest) -> int:
             _train(to_run, request, cluster, recorder, len(dataset.subjects))
         report = _report(request, plan, dataset)
         console.print(report.table)
+        for remark in report.remarks:
+            say(remark)
         recorder.finish_with(report.files)
     for planned in plan.trials:
         state, reason = _state(planned)
@@ -128,10 +138,11 @@ def _report(request: SweepRequest, plan: Plan, dataset: Dataset) -> SweepReport:
     results = collect(entries)
     measured = measured_rows(dataset, results, space.reference, published)
     by_category = category_rows(dataset, results, space.reference, published) if space.per_category else []
+    gains = gains_without_one(dataset, results, space.reference, published) if space.per_category else []
     one = request.bases[0].baseline if len(request.bases) == 1 else ""
     axis = {entry.setting: entry.axis for entry in entries if entry.axis is not None}
     notes = notes_of(dataset, published)
-    return write_sweep_report(folder, space, measured, reference_rows(dataset, one), by_category, axis, notes)
+    return write_sweep_report(folder, space, measured, reference_rows(dataset, one), by_category, axis, notes, gains)
 
 
 def _title(planned: PlannedTrial, request: SweepRequest) -> str:

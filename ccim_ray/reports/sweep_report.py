@@ -11,17 +11,19 @@ from rich.table import Table
 from ccim_ray.metrics import SECONDARY_METRICS
 from ccim_ray.reports.figures import sweep_curve
 from ccim_ray.reports.latex import write_latex
+from ccim_ray.reports.leave_one_out import Gain, in_words, write_gains
 from ccim_ray.reports.tables import ResultRow, rich_table, with_notes, write_csv, write_markdown
 from ccim_ray.space import Space
 
 
 @dataclass(frozen=True)
 class SweepReport:
-    """Where the report lies, its files, and the table to print."""
+    """Where the report lies, its files, and what to print: the table, and what is said below it."""
 
     folder: Path
     files: tuple[Path, ...]
     table: Table
+    remarks: tuple[str, ...]
 
 
 def write_sweep_report(
@@ -32,6 +34,7 @@ def write_sweep_report(
     by_category: Sequence[ResultRow],
     axis: Mapping[str, int],
     notes: Sequence[str] = (),
+    gains: Sequence[Gain] = (),
 ) -> SweepReport:
     """Write ``results.csv``, ``.md``, ``.tex`` and, where the space has an axis, the curve as picture and page.
 
@@ -41,6 +44,7 @@ def write_sweep_report(
         axis: every setting that the sweep has ever had on its axis.
         notes: what must be known of the numbers. They stand in every title and caption; ``results.csv`` has the
             columns that are promised and no place for them.
+        gains: without each single category, for ``leave_one_out.csv``; empty for no such file.
     """
     rows = [
         row
@@ -57,10 +61,13 @@ def write_sweep_report(
         files += [folder / "categories.csv", folder / "categories.md"]
         write_csv(by_category, folder / "categories.csv")
         write_markdown(by_category, folder / "categories.md", notes)
+    if gains:
+        files.append(folder / "leave_one_out.csv")
+        write_gains(gains, files[-1])
     drawn = [row for row in rows if row.metric.rpartition("/")[2] not in SECONDARY_METRICS]
     if any(row.setting in axis for row in drawn if row.mean is not None):
         curve = (folder / f"{space.name}.png", folder / f"{space.name}.html")
         title = with_notes(space.question, notes)
         sweep_curve(drawn, axis, space.reference, title, space.axis_label, *curve)
         files += curve
-    return SweepReport(folder, tuple(files), rich_table(rows, space.question, notes))
+    return SweepReport(folder, tuple(files), rich_table(rows, space.question, notes), tuple(in_words(gains)))
