@@ -72,7 +72,10 @@ def paired_delta(values: Values, reference_values: Values) -> PairedDelta:
 
 
 def bootstrap_ci(values: Values, seed: int = 0, resamples: int = 9999) -> tuple[float, float] | None:
-    """95 % bootstrap interval (BCa) of the mean, for many values, such as one per test subject.
+    """95 % bootstrap interval (BCa) of the mean.
+
+    With few values, such as seeds, it is too narrow: of normal ones it holds the true mean in 73 % of cases for 3
+    values, 86 % for 5 and 88 % for 10, where the t interval of ``summarise`` holds it in 95 %.
 
     None for a single value; the value itself, twice, where all are equal. Raises ValueError where there is no
     value or one is not finite.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccim_ray.metrics import SECONDARY_METRICS
-from ccim_ray.statistics import PairedDelta, holm, paired_delta, summarise
+from ccim_ray.statistics import PairedDelta, bootstrap_ci, holm, paired_delta, summarise
 from ccim_ray.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -39,7 +39,12 @@ COLUMNS = (
 """Columns of results.csv."""
 
 SIGNIFICANCE_LEVEL = 0.05
+BOOTSTRAP_SEEDS = 5
+"""Fewest seeds whose mean gets a bootstrap interval: of three values there are ten resamples."""
 TABLE_WIDTH = 100
+
+_T_INTERVAL = "95 % CI"
+_BOOTSTRAP_INTERVAL = "bootstrap 95 % CI"
 
 _MEANINGS = {
     "mAP_11_point": "AP as the mean of the best precision at 11 recalls; its chance is simulated",
@@ -58,6 +63,7 @@ class ResultRow:
         n_seeds: seeds that the mean is over; None for a constant, such as chance.
         sd: standard deviation (ddof=1).
         ci_low, ci_high: 95 % t interval of the mean.
+        bootstrap_low, bootstrap_high: its 95 % bootstrap interval, from BOOTSTRAP_SEEDS seeds on.
         delta: mean paired difference to ``reference_setting`` over the seeds that both have.
         delta_ci_low, delta_ci_high: its 95 % t interval.
         p: its paired t test.
@@ -75,6 +81,8 @@ class ResultRow:
     sd: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
+    bootstrap_low: float | None = None
+    bootstrap_high: float | None = None
     reference_setting: str | None = None
     delta: float | None = None
     delta_ci_low: float | None = None
@@ -124,6 +132,8 @@ def build_rows(
         for setting, values in measured.items():
             summary = summarise(list(values.values())) if values else None
             delta = deltas.get(setting)
+            enough = len(values) >= BOOTSTRAP_SEEDS
+            resampled = bootstrap_ci(list(values.values())) if enough else None
             row = ResultRow(
                 dataset=dataset,
                 baseline=baseline,
@@ -134,6 +144,8 @@ def build_rows(
                 sd=summary.sd if summary else None,
                 ci_low=summary.ci_low if summary else None,
                 ci_high=summary.ci_high if summary else None,
+                bootstrap_low=resampled[0] if resampled else None,
+                bootstrap_high=resampled[1] if resampled else None,
                 reference_setting=reference_setting if setting in deltas else None,
                 delta=delta.delta if delta else None,
                 delta_ci_low=delta.ci_low if delta else None,
@@ -171,10 +183,15 @@ def write_csv(rows: Iterable[ResultRow], path: Path) -> None:
 
 
 def write_markdown(rows: Sequence[ResultRow], path: Path, notes: Sequence[str] = ()) -> None:
-    """One table a metric, in percent, the notes above and the legend of the marks below."""
+    """One table a metric, in percent, the notes above and the legend of the marks below.
+
+    The only place with room for the bootstrap interval, which it has where there are seeds enough.
+    """
     parts = [f"# {subject_of(rows)}", *(f"**Note:** {_escape_markdown(note)}" for note in notes)]
     for heading, group in _groups(rows):
         names = _shown_columns(group)
+        if any(row.bootstrap_low is not None for row in group):
+            names.insert(names.index(_T_INTERVAL) + 1, _BOOTSTRAP_INTERVAL)
         lines = [[_escape_markdown(value) for value in cells(row, group, names)] for row in group]
         align = ["---" if name == "setting" else "---:" for name in names]
         table = [names, align, *lines]
@@ -301,7 +318,7 @@ def _groups(rows: Sequence[ResultRow]) -> Iterator[tuple[str, list[ResultRow]]]:
 
 def _shown_columns(rows: Iterable[ResultRow]) -> list[str]:
     rows = list(rows)
-    names = ["setting", "n", "mean ± sd", "95 % CI"]
+    names = ["setting", "n", "mean ± sd", _T_INTERVAL]
     if any(row.reference_setting is not None for row in rows):
         names += ["Δ", "p"]
     if any(row.published is not None for row in rows):
@@ -320,11 +337,13 @@ def cells(row: ResultRow, group: Sequence[ResultRow], names: Sequence[str]) -> l
         return f"{100 * value:{sign}.2f}" if percent else f"{value:{sign}.4g}"
 
     low, high, sd = number(row.ci_low), number(row.ci_high), number(row.sd)
+    resampled_low, resampled_high = number(row.bootstrap_low), number(row.bootstrap_high)
     texts = {
         "setting": _setting(row, group),
         "n": "" if row.n_seeds is None else str(row.n_seeds),
         "mean ± sd": number(row.mean) + (f" ± {sd}" if sd else ""),
-        "95 % CI": f"{low} to {high}" if low else "",
+        _T_INTERVAL: f"{low} to {high}" if low else "",
+        _BOOTSTRAP_INTERVAL: f"{resampled_low} to {resampled_high}" if resampled_low else "",
         "Δ": f"{number(row.delta, signed=True)} {row.mark}".strip(),
         "p": _p_value(row.p_holm),
         "paper": number(row.published),

@@ -24,6 +24,7 @@ from ccim_ray.reports.tables import (
     write_markdown,
 )
 from ccim_ray.space import Space
+from ccim_ray.statistics import bootstrap_ci
 
 METRICS = ["test_id/accuracy", "test_do/accuracy"]
 
@@ -300,3 +301,23 @@ def test_a_sweeps_files_carry_the_note_and_its_curve_the_papers_metric_alone(sev
     assert "mAP" in page
     assert "mAP_agent" not in page
     assert "11_point" not in page
+
+
+def test_a_bootstrap_interval_stands_in_markdown_from_five_seeds_on(tmp_path):
+    for seeds, shown in ((4, False), (5, True)):
+        rows = build_rows("d", "b", results_of({"vanilla": 0, "CCIM": 0.1}, seeds), METRICS, "vanilla", {})
+        write_markdown(rows, tmp_path / "r.md")
+        header, _, *lines = [line for line in (tmp_path / "r.md").read_text().splitlines() if line.startswith("|")]
+        columns = [cell.strip() for cell in header.split("|")]
+        assert ("bootstrap 95 % CI" in columns) == shown
+        assert all((row.bootstrap_low is not None) == shown for row in rows)
+        if not shown:
+            continue
+        for row, line in zip(rows, lines[:2], strict=False):
+            values = [of_seed[row.metric] for of_seed in results_of({"vanilla": 0, "CCIM": 0.1})[row.setting].values()]
+            low, high = bootstrap_ci(values)
+            assert row.ci_low < low < row.mean < high < row.ci_high
+            cells = [cell.strip() for cell in line.split("|")]
+            assert cells[columns.index("bootstrap 95 % CI")] == f"{100 * low:.2f} to {100 * high:.2f}"
+    write_csv(rows, tmp_path / "r.csv")
+    assert "bootstrap" not in (tmp_path / "r.csv").read_text()
