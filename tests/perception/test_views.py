@@ -167,7 +167,7 @@ def test_requests_say_what_they_are():
     assert (features.suffix, features.title) == (".parquet", "body (vgg16/imagenet)")
     assert (pictures.suffix, pictures.title) == (".arrow", "body (vgg16 pictures)")
     maps = ViewRequest("context", "resnet18", "places365", "map")
-    assert (maps.suffix, maps.title) == (".arrow", "context (resnet18/places365 maps)")
+    assert (maps.suffix, maps.title) == (".arrow", "context (resnet18/places365, map)")
     geometry = ViewRequest("agents", "resnet18")
     assert (geometry.suffix, geometry.title) == (".parquet", "agents")
 
