@@ -30,8 +30,9 @@ def pictures():
     generator = np.random.default_rng(3)
     made = []
     for _ in SPLITS:
-        image = np.full((64, 96, 3), generator.integers(0, 256, 3), np.uint8)
-        image[20:50, 10:40] = generator.integers(0, 256, (30, 30, 3))
+        # Long and low: the network enlarges a picture to 800 pixels, or to 1333 on its longer side.
+        image = np.full((16, 200, 3), generator.integers(0, 256, 3), np.uint8)
+        image[4:14, 20:60] = generator.integers(0, 256, (10, 40, 3))
         made.append(image)
     return made
 
