@@ -1,0 +1,139 @@
+"""What share of a training step goes to input: each baseline end to end, against the same steps on a resident batch.
+
+    python benchmarks/input_share.py [--images 1200] [--repeats 5] [--json FILE]
+
+Input is reading the views from the memory-mapped shards, moving them to the device, and augmentation. Both sides run
+the trainer's own loop over as many steps, in turns; the share is one minus resident over whole, of medians. Input
+alone, nothing else running, is given beside it: what it would cost if nothing overlapped. One turn of each is discarded
+as warm-up. On a GPU the trunks are those of the literature at their own picture sizes, untrained; on a CPU they are
+the embedded world's. Pictures are the embedded world's, from shards that were just written, hence cached by the
+system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from itertools import repeat
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from ccim_ray.augmentation import augment
+from ccim_ray.batches import Batch, Batches, on_device
+from ccim_ray.console import console, say
+from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.experiment import Experiment
+from ccim_ray.pipeline.cluster import join_cluster
+from ccim_ray.pipeline.preparation import prepare
+from ccim_ray.plan import make_plan
+from ccim_ray.presets import default_experiment
+from ccim_ray.storage import Storage
+from ccim_ray.training import make_optimiser, train_epoch
+from ccim_ray.trial import build_recogniser, threads_of_a_trial
+from ccim_ray.trial_folder import Trial
+
+BASELINES = ("emot_net", "gcn_cnn", "caer_net", "emoticon")
+LIMIT = 0.05
+
+
+def experiment_of(baseline: str, images: int, on_gpu: bool) -> Experiment:
+    """The baseline end to end on the embedded world; on a GPU with the literature's trunks and batch size."""
+    ours = default_experiment("confounded_scenes", "quick", WorldSettings(images=images), baseline, "all")
+    if not on_gpu:
+        return ours.with_changes(batch_size=64, dictionary__size=64)
+    options = ours.baseline_options
+    paper = default_experiment("caer_s", "paper", None, baseline, "all", options)
+    trunks = {view: {"arch": trunk.arch, "weights": "random"} for view, trunk in paper.trunks.items()}
+    return ours.with_changes(
+        trunks=trunks, batch_size=paper.batch_size, augmentation=paper.augmentation, dictionary__size=64
+    )
+
+
+def measure(trial: Trial, repeats: int, device: torch.device) -> dict[str, float]:
+    """Milliseconds of a step: whole, on a resident batch, and of input alone; the medians of several turns."""
+    experiment, inputs = trial.experiment, trial.paths.read()
+    torch.manual_seed(0)
+    model = build_recogniser(experiment, len(inputs.index.categories), inputs.dictionary).to(device)
+    optimiser = make_optimiser(experiment, model)
+    batches = Batches(inputs.rows("train"), experiment.batch_size)
+    steps = len(batches)
+
+    def loaded(epoch: int) -> Iterable[Batch]:
+        return on_device(inputs, batches.of_epoch(epoch), device)
+
+    def train(of: Experiment, some: Iterable[Batch]) -> None:
+        train_epoch(model, optimiser, of, some, 0, steps, multi_label=False)
+
+    def input_alone(epoch: int) -> None:
+        for views, _ in loaded(epoch):
+            augment(views, experiment.augmentation)
+
+    unchanged = experiment.with_changes(augmentation="none")
+    kept = next(iter(loaded(0)))
+    whole, resident, alone = [], [], []
+    for turn in range(repeats + 1):
+        whole.append(milliseconds(lambda: train(experiment, loaded(turn)), steps, device))  # noqa: B023 run at once
+        resident.append(milliseconds(lambda: train(unchanged, repeat(kept, steps)), steps, device))
+        alone.append(milliseconds(lambda: input_alone(turn), steps, device))  # noqa: B023 run at once
+    medians = [statistics.median(of_turns[1:]) for of_turns in (whole, resident, alone)]  # the first is warm-up
+    return {
+        "batch_size": experiment.batch_size,
+        "whole_ms": round(medians[0], 2),
+        "resident_ms": round(medians[1], 2),
+        "input_alone_ms": round(medians[2], 2),
+        "input_share": round(1 - medians[1] / medians[0], 4),
+        "input_share_without_overlap": round(medians[2] / (medians[1] + medians[2]), 4),
+    }
+
+
+def milliseconds(work: Callable[[], None], steps: int, device: torch.device) -> float:
+    """Wall time of the work for one step."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
+    wait()
+    started = time.perf_counter()
+    work()
+    wait()
+    return (time.perf_counter() - started) * 1e3 / steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1200)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    flags = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    threads_of_a_trial()
+    with tempfile.TemporaryDirectory() as temporary:
+        storage = Storage.open(temporary)
+        settings = [(name, experiment_of(name, flags.images, device.type == "cuda")) for name in BASELINES]
+        plan = make_plan(settings, (0,), storage, None)
+        prepare(plan, storage, join_cluster(), None)
+        by_baseline = {}
+        for planned in plan.trials:
+            by_baseline[planned.baseline] = measure(planned.trial, flags.repeats, device)
+            say(f"  {planned.baseline}: {by_baseline[planned.baseline]}")
+    table = Table(title=f"Input's share of a training step end to end (at most {LIMIT:.0%} wanted)")
+    for heading in ("baseline", "batch", "whole step", "resident", "input alone", "share"):
+        table.add_column(heading, justify="left" if heading == "baseline" else "right")
+    for name, found in by_baseline.items():
+        times = (f"{found[key]:.1f} ms" for key in ("whole_ms", "resident_ms", "input_alone_ms"))
+        table.add_row(name, str(found["batch_size"]), *times, f"{found['input_share']:.1%}")
+    console.print(table)
+    hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"one of {os.cpu_count()} CPU cores"
+    figures = {"machine": f"{platform.machine()}, {hardware}", "images": flags.images, "baselines": by_baseline}
+    say(json.dumps(figures, indent=1))
+    if flags.json:
+        flags.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
