@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Flags = TypeVar("Flags")
 
 _OF_THE_PRESET = "(default: the preset's)"
-_Count = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_OF_THE_PRESET)]
+Count = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_OF_THE_PRESET)]
 _Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: by resources)")]
 _Resource = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: by resources)")]
 Integers = Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]", help_behavior_hint=_OF_THE_PRESET)]
@@ -41,7 +41,7 @@ class WorldFlags:
 
     like: str = "caer_s"
     """Form of the embedded world: caer_s (7 categories), emotic (26, several at once) or groupwalk (4)."""
-    images: _Count = None
+    images: Count = None
     """Pictures of the embedded world over all splits."""
     bias: float = 0.8
     """Bias of the embedded world, 0 to 1: share of a scene's emotions that the scene prefers."""
@@ -186,9 +186,9 @@ class TrainingFlags(CommonFlags):
     real datasets."""
     seeds: Integers = None
     """Seeds of initialisation, order and dropout; each is a trial of every setting."""
-    epochs: _Count = None
+    epochs: Count = None
     """Passes over the train split."""
-    batch_size: _Count = None
+    batch_size: Count = None
     """Subjects in a batch, over all workers of a trial."""
     patience: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Stop a trial after this many epochs without a better validation metric. Without it all epochs are trained."""
@@ -268,56 +268,6 @@ class TrainingFlags(CommonFlags):
         if not self.data_root or not (self.data_root / DEPTH_FOLDER).is_dir():
             return False
         return every_image_has_depth(self.dataset, self.data_root.expanduser().absolute(), super().load_options())
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaselinesFlags(TrainingFlags):
-    """Flags of jobs that train several baselines."""
-
-    baseline: tyro.conf.Suppress[str] = "emot_net"
-    baselines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = (
-        "emot_net",
-        "gcn_cnn",
-        "caer_net",
-        "emoticon",
-    )
-    """The models to compare; each is trained as its own literature says."""
-
-    def experiments(self) -> tuple[Experiment, ...]:
-        """One base experiment a baseline. Raises RequestError for an unknown one, or for none."""
-        if not self.baselines:
-            raise RequestError("--baselines needs at least one name")
-        return tuple(replace(self, baseline=name).experiment() for name in dict.fromkeys(self.baselines))
-
-
-@dataclass(frozen=True, kw_only=True)
-class CcimFlags(TrainingFlags):
-    """Flags of jobs that train one setting."""
-
-    seeds: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]")] = (0,)
-    """Seeds of initialisation, order and dropout; each is a trial."""
-    deconfounder: str = "ccim"
-    """none (the baseline as it is), projection (CCIM's control: its W_h without the intervention) or ccim."""
-    dictionary_size: _Count = None
-    """N, prototypes in the confounder dictionary."""
-    attention: str = "dot_product"
-    """dot_product (Eq. 6) or additive (Eq. 7)."""
-    use_lambda: tyro.conf.FlagConversionOff[bool] = True
-    """False drops the attention weights lambda of Eq. 5."""
-    use_prior: tyro.conf.FlagConversionOff[bool] = True
-    """False drops the prior P(z) of Eq. 5."""
-
-    def experiment(self) -> Experiment:
-        """The base experiment with these settings. Raises RequestError for values that are not valid."""
-        changes = {
-            "deconfounder": self.deconfounder,
-            "ccim__attention": self.attention,
-            "ccim__use_lambda": self.use_lambda,
-            "ccim__use_prior": self.use_prior,
-        }
-        if self.dictionary_size is not None:
-            changes["dictionary__size"] = self.dictionary_size
-        return super().experiment().with_changes(**changes)
 
 
 def _options(written: tuple[str, ...]) -> dict[str, bool | int | float | str]:

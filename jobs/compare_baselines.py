@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from ccim_ray.command_line import BaselinesFlags, parse, run
+from ccim_ray.command_line import parse, run
+from ccim_ray.training_flags import BaselinesFlags
 
 
 def main() -> int:

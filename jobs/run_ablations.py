@@ -8,7 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from ccim_ray.command_line import BaselinesFlags, parse, run
+from ccim_ray.command_line import parse, run
+from ccim_ray.training_flags import BaselinesFlags
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from ccim_ray.command_line import CcimFlags, parse, run
+from ccim_ray.command_line import parse, run
+from ccim_ray.training_flags import CcimFlags
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from small_emotic import plain_pictures, write_emotic
 
-from ccim_ray.command_line import BaselinesFlags, CcimFlags, TrainingFlags
+from ccim_ray.command_line import TrainingFlags
 from ccim_ray.datasets.dataset import LoadOptions
 from ccim_ray.errors import RequestError
 from ccim_ray.perception.detection import read_detector_state
@@ -19,6 +19,7 @@ from ccim_ray.presets import default_experiment
 from ccim_ray.reports.plan_report import plan_rows
 from ccim_ray.results import notes_of
 from ccim_ray.storage import Storage
+from ccim_ray.training_flags import BaselinesFlags, CcimFlags
 
 DETECTOR = "keypointrcnn_resnet50_fpn"
 BODY = (4.0, 2.0, 24.0, 32.0)

@@ -91,15 +91,21 @@ def plan_rows(plan: Plan) -> list[PlanRow]:
 
 
 def _trial_rows(plan: Plan, subjects: int) -> list[PlanRow]:
-    states = Counter(planned.state for planned in plan.trials)
-    ended = [f"{states[name]} {name}" for name in ("done", "diverged") if states[name]]
-    again = [f"{states[name]} {name}" for name in ("failed", "started") if states[name]]
-    to_run = [planned for planned in plan.trials if planned.is_open]
-    epochs = sum(planned.trial.experiment.epochs for planned in to_run)
-    kind = plan.trials[0].trial.experiment
-    note = f" ({', '.join(again)})" if again else ""
-    units = epochs * subjects
-    return [PlanRow("train", ", ".join(ended) or "0 trials", f"{len(to_run)}{note}", rate_of_training(kind), units)]
+    """A row for each baseline, as they train at different speeds."""
+    rows = []
+    baselines = tuple(dict.fromkeys(planned.baseline for planned in plan.trials))
+    for baseline in baselines:
+        trials = [planned for planned in plan.trials if planned.baseline == baseline]
+        states = Counter(planned.state for planned in trials)
+        ended = [f"{states[name]} {name}" for name in ("done", "diverged") if states[name]]
+        again = [f"{states[name]} {name}" for name in ("failed", "started") if states[name]]
+        to_run = [planned for planned in trials if planned.is_open]
+        epochs = sum(planned.trial.experiment.epochs for planned in to_run)
+        rate = rate_of_training(trials[0].trial.experiment)
+        stage = "train" if len(baselines) == 1 else f"train {baseline}"
+        to_do = f"{len(to_run)}" + (f" ({', '.join(again)})" if again else "")
+        rows.append(PlanRow(stage, ", ".join(ended) or "0 trials", to_do, rate, epochs * subjects))
+    return rows
 
 
 def plan_table(plan: Plan, storage: Storage, resources: TrialResources) -> Table:
@@ -108,18 +114,18 @@ def plan_table(plan: Plan, storage: Storage, resources: TrialResources) -> Table
     table = Table(title=f"Plan (storage {storage.root})", title_justify="left")
     for heading in ("stage", "there", "to do", "time", "disk"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
-    known, unknown, disk, gpu_hours = 0.0, False, 0.0, ""
+    known, unknown, disk, gpu_hours = 0.0, False, 0.0, 0.0
     for row in plan_rows(plan):
         seconds = rates.seconds(row.rate, row.units) if row.rate and row.units else 0.0
         unknown |= seconds is None
         known += seconds or 0.0
         disk += row.disk
-        if row.stage == "train" and seconds and resources.gpus_per_worker:
-            gpu_hours = f"{seconds / 3600 * resources.gpus_per_worker * resources.trials_at_a_time:.2f} GPU-hours"
+        if row.stage.startswith("train") and seconds and resources.gpus_per_worker:
+            gpu_hours += seconds / 3600 * resources.gpus_per_worker * resources.trials_at_a_time
         table.add_row(row.stage, row.there, row.to_do, _duration(seconds), _size(row.disk))
     table.add_section()
     total = "?" if unknown and not known else ("at least " if unknown else "") + _duration(known)
-    table.add_row("all", "", gpu_hours, total, _size(disk))
+    table.add_row("all", "", f"{gpu_hours:.2f} GPU-hours" if gpu_hours else "", total, _size(disk))
     measured_here = all(rates.is_own(row.rate) for row in plan_rows(plan) if row.rate and row.units)
     table.caption = (
         f"Times as measured {'in this storage' if measured_here else 'on ' + REFERENCE_MACHINE}; "

@@ -131,8 +131,7 @@ def test_an_unusable_image_gives_its_reason_and_zeros_and_stops_nothing(root, we
     reasons = by_view[0]
     assert by_view == [reasons] * 3
     assert [reason is None for reason in reasons] == [False, True, False, False, True]
-    assert "truncated or damaged image" in reasons[0]
-    assert "damaged.png" in reasons[0]
+    assert reasons[0] == "truncated or damaged image"  # the caller knows which picture
     assert reasons[2] == reasons[3]
     assert "missing image" in reasons[2]
     for array in rows:
@@ -230,7 +229,7 @@ def test_what_a_view_holds_does_not_depend_on_the_depth_pictures_made_with_it(wi
     np.testing.assert_array_equal(together[0], alone[0])
     assert reasons[0] == reasons_alone[0] == reasons[2] == [None] * 3
     assert [reason is None for reason in reasons[1]] == [True, False, True]
-    assert "depth/other.png: not an image" in reasons[1][1]
+    assert reasons[1][1] == "depth picture: not an image"
     assert not together[1][1].any()
     assert together[0][1].any()
 
