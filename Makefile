@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+SLICES := tests/pipeline/test_sweep_job.py tests/pipeline/test_end_to_end.py tests/pipeline/test_real_formats_chain.py
+
 .DEFAULT_GOAL := help
 .PHONY: help install sweep smoke test test-all lint format types bench clean
 
@@ -29,10 +31,11 @@ sweep: $(INSTALLED)  ## Sweep the dictionary size on the embedded world (Fig. 6 
 smoke: $(INSTALLED)  ## The same sweep, tiny
 	$(BIN)/python jobs/sweep_dict_size.py --preset smoke
 
-test: $(INSTALLED)  ## Every test that needs no GPU
-	$(BIN)/python -m pytest -m 'not gpu'
+test: $(INSTALLED)  ## Every quick test, and the slices from files to table that everything rests on
+	$(BIN)/python -m pytest -m 'not gpu and not slow'
+	$(BIN)/python -m pytest -m 'not gpu' $(SLICES)
 
-test-all: $(INSTALLED)  ## Every test; those that find no GPU or browser are skipped
+test-all: $(INSTALLED)  ## Every test, half an hour on two cores; those that find no GPU or browser are skipped
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)  ## Style of the code

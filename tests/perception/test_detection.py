@@ -91,7 +91,7 @@ def test_poses_and_their_peaks_are_those_of_torchvision(tmp_path):
     assert len(expected["scores"])
     np.testing.assert_allclose(persons.scores_P, expected["scores"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(persons.joints_PJ3[:, :, :2], expected["keypoints"][:, :, :2], rtol=1e-3, atol=0.05)
-    np.testing.assert_allclose(persons.joints_PJ3[:, :, 2], expected["keypoints_scores"], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(persons.joints_PJ3[:, :, 2], expected["keypoints_scores"], rtol=1e-2, atol=1e-3)
 
 
 def refused(folder):
