@@ -6,7 +6,7 @@ Minutes:   ten, with a test suite beside it on the same two cores
 Expected:  test_do/accuracy of vanilla and with CCIM: EMOT-Net 0.465 and 0.464, GCN-CNN 0.449 and 0.455, CAER-Net 0.159
            and 0.158, EmotiCon 0.246 and 0.229; no difference can be told from noise, where the Bayes oracle P(Y|do(X))
            has 0.748 and chance 0.177. CAER-Net and EmotiCon see little of the subject here: the embedded world's faces
-           are a few pixels wide, and the stand-in that reads them was trained on bodies. They go by the scene.
+           are 20 pixels wide, and the stand-in that reads them was trained on bodies. They go by the scene.
 """
 
 from __future__ import annotations
