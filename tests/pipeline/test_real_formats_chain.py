@@ -103,7 +103,19 @@ def test_from_a_folder_to_the_table_of_baselines(like: str, tmp_path: Path, job:
     assert "Extracting" not in trained
     assert any(row["metric"].startswith("test_do/") for row in results_of(trained))
 
-    compared = job("compare_baselines", *training, "--baselines", "caer_net", "emoticon", "--seeds", 0, "--epochs", 1)
+    compared = job(
+        "compare_baselines",
+        *training,
+        "--pose-detector",
+        "none",
+        "--baselines",
+        "caer_net",
+        "emoticon",
+        "--seeds",
+        0,
+        "--epochs",
+        1,
+    )
     measured = [row for row in results_of(compared) if row["n_seeds"] == "1"]
     found = {(row["baseline"].partition(" ")[0], row["setting"]) for row in measured}
     settings = ("vanilla", "W_h alone", "CCIM")
