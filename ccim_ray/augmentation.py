@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ccim_ray.deconfounders.card import CONTEXT_INPUTS
 from ccim_ray.experiment import Augmentation
 
 COLOUR_RANGE = 0.4
@@ -32,6 +33,8 @@ def augment(views: Mapping[str, Tensor], kind: Augmentation) -> dict[str, Tensor
     first = next(iter(views.values()))
     mirrored_B = torch.rand(len(first)).lt(0.5).to(first.device)
     for name, view in views.items():
+        if name in CONTEXT_INPUTS:  # found from pictures as they are
+            continue
         chosen = mirrored_B.reshape(-1, *[1] * (view.ndim - 1))
         changed[name] = torch.where(chosen, mirrored(name, view), view)
     if kind == "flip_colour":

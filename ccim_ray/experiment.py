@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.deconfounders.registry import deconfounder_card
 from ccim_ray.errors import RequestError
 from ccim_ray.paper import ATTENTION_DIM, OUTPUT_DIM
 from ccim_ray.storage import short_digest
@@ -69,8 +70,9 @@ class Experiment(Settings):
     """The backbone of every picture view that the baseline reads."""
     trainable: Literal["head", "all"] = "head"
 
-    deconfounder: Literal["none", "projection", "ccim"] = "ccim"
-    """``projection`` is the control of CCIM: W_h h of Eq. 4 without W_g E[g], the same layers but the intervention."""
+    deconfounder: str = "ccim"
+    """Name of one of ``deconfounders.registry``. ``projection`` is the control of CCIM: W_h h of Eq. 4 without
+    W_g E[g], the same layers but the intervention."""
     ccim: CcimSettings = CcimSettings()
     dictionary: DictionarySettings = DictionarySettings()
     backbone: BackboneSettings
@@ -103,6 +105,15 @@ class Experiment(Settings):
     """torch.compile of the model; numbers differ in the last digits."""
     seed: int = Field(default=0, ge=0)
 
+    @field_validator("deconfounder")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            deconfounder_card(name)
+        except RequestError as error:
+            raise ValueError(str(error)) from error
+        return name
+
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
         if (self.dataset == "confounded_scenes") != (self.world is not None):
@@ -112,6 +123,11 @@ class Experiment(Settings):
         if self.batch_size < 2 * self.workers:
             raise ValueError(f"--batch-size {self.batch_size} leaves a worker of {self.workers} fewer than 2 samples")
         return self
+
+    @property
+    def context_view(self) -> Literal["masked_context", "context"]:
+        """The pictures whose features are the context of section 3.3."""
+        return "masked_context" if self.masking == "subject" else "context"
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Experiment:
@@ -145,15 +161,18 @@ class Experiment(Settings):
         values = self.model_dump(mode="json")
         if self.deconfounder == "projection":
             values["ccim"] = {"output_dim": self.ccim.output_dim}
-        if self.deconfounder != "ccim":
-            for unused in ("dictionary", "backbone", "masking") + (("ccim",) if self.deconfounder == "none" else ()):
-                del values[unused]
-        else:
-            if not self.ccim.use_lambda:
-                del values["ccim"]["attention"], values["ccim"]["attention_dim"]
-            if self.dictionary.source == "random":
-                del values["dictionary"]["pca_components"], values["dictionary"]["prior"]
-            _leave_out_defaults(values)
+        elif self.deconfounder != "ccim":
+            del values["ccim"]
+        elif not self.ccim.use_lambda:
+            del values["ccim"]["attention"], values["ccim"]["attention_dim"]
+        card = deconfounder_card(self.deconfounder)
+        if not card.uses_context:
+            del values["backbone"], values["masking"]
+        if not card.uses_dictionary:
+            del values["dictionary"]
+        elif self.dictionary.source == "random":
+            del values["dictionary"]["pca_components"], values["dictionary"]["prior"]
+        _leave_out_defaults(values)
         if self.trainable == "head":  # which has no pictures
             del values["augmentation"], values["channels_last"]
         return values

@@ -17,8 +17,12 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.floating]
 
-SECONDARY_METRICS = ("mAP_11_point", "mAP_agent")
-"""What is told beside mAP, where it can be: the other definition of AP, and AP over agents."""
+SECONDARY_METRICS = ("mAP_11_point", "mAP_agent", "worst_group")
+"""What is told beside mAP or accuracy, where it can be: the other definition of AP, AP over agents, and the context
+group that fares worst."""
+
+MIN_GROUP_SUBJECTS = 20
+"""Subjects that a context group needs to count as the worst: fewer say more of chance than of the context."""
 
 CHANCE_RANKS = 1_000_000
 """Ranks drawn, in 200 to 20,000 random orders, for the chance of 11-point AP: its error stays near 0.001."""
@@ -157,6 +161,18 @@ def worst_group(groups: Mapping[Hashable, GroupMetric], min_subjects: int) -> tu
     """The group with the lowest value among those of at least ``min_subjects``; None where there is none."""
     large = [(group, metric) for group, metric in groups.items() if metric.subjects >= min_subjects]
     return min(large, key=lambda item: item[1].value, default=None)
+
+
+def evaluate_groups(
+    scores_SK: Array,
+    targets_SK: Array,
+    groups_S: Sequence[Hashable],
+    categories: Sequence[str],
+    multi_label: bool,
+) -> dict[str, float]:
+    """mAP or accuracy of the worst group with MIN_GROUP_SUBJECTS or more, as "worst_group"; empty where none has."""
+    found = worst_group(by_group(scores_SK, targets_SK, groups_S, categories, multi_label), MIN_GROUP_SUBJECTS)
+    return {"worst_group": found[1].value} if found else {}
 
 
 def average_precision(scores_S: Array, targets_S: Array) -> float:

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ccim_ray.baselines.registry import baseline_label, inputs_of
-from ccim_ray.confounders import ConfounderDictionary
+from ccim_ray.deconfounders.card import CONTEXT_FEATURES
+from ccim_ray.deconfounders.registry import deconfounder_card
 from ccim_ray.experiment import Experiment
 from ccim_ray.perception.architectures import architecture, is_geometry
 from ccim_ray.perception.backbones import build_backbone
 from ccim_ray.perception.geometry import SHAPES
 from ccim_ray.plan import Plan
-from ccim_ray.trial import assemble_recogniser
+from ccim_ray.trial import assemble_recogniser, blank_dictionary
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,7 @@ def model_size(experiment: Experiment, num_categories: int) -> ModelSize:
     with torch.device("meta"):
         drawn = {view: build_backbone(trunk.arch) for view, trunk in experiment.trunks.items()}
     trunks = {view: trunk.to_empty(device="cpu") for view, trunk in drawn.items()}
-    dictionary = None
-    if experiment.deconfounder == "ccim":
-        width = architecture(experiment.backbone.arch).feature_dim
-        dictionary = ConfounderDictionary.random(experiment.dictionary.size, width)
-    recogniser = assemble_recogniser(experiment, num_categories, dictionary, trunks).eval()
+    recogniser = assemble_recogniser(experiment, num_categories, blank_dictionary(experiment), trunks).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         recogniser(_one_subject(experiment))
     frozen = sum(map(_parameters, trunks.values())) if experiment.trainable == "head" else 0
@@ -71,6 +68,8 @@ def _one_subject(experiment: Experiment) -> dict[str, Tensor]:
         else:
             side = architecture(experiment.trunks[item.view].arch).input_size
             views[item.view] = torch.zeros(1, side, side, 3, dtype=torch.uint8)
+    if CONTEXT_FEATURES in deconfounder_card(experiment.deconfounder).trains_with:
+        views[CONTEXT_FEATURES] = torch.zeros(1, architecture(experiment.backbone.arch).feature_dim)
     return views
 
 

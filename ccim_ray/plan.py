@@ -10,6 +10,7 @@ from ccim_ray.baselines.card import Input
 from ccim_ray.baselines.registry import inputs_of
 from ccim_ray.data_source import DataSource, data_source
 from ccim_ray.datasets.dataset import AS_PUBLISHED, LoadOptions
+from ccim_ray.deconfounders.registry import deconfounder_card
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import STAGE_VERSIONS, BackboneSettings, DictionarySettings, Experiment
 from ccim_ray.perception.architectures import Output, View, ViewRequest, is_geometry
@@ -124,9 +125,11 @@ def make_plan(
         output: Output = "map" if item.form == "map" else "features"
         return plan_view(item.view, experiment.trunks[item.view], output if experiment.trainable == "head" else None)
 
+    def plan_context(experiment: Experiment) -> PlannedView:
+        return plan_view(experiment.context_view, experiment.backbone, "features")
+
     def plan_dictionary(experiment: Experiment) -> PlannedDictionary:
-        view: View = "masked_context" if experiment.masking == "subject" else "context"
-        features = plan_view(view, experiment.backbone, "features")
+        features = plan_context(experiment)
         chosen = experiment.dictionary
         key = short_digest([features.key, experiment.essence()["dictionary"], STAGE_VERSIONS["dictionary"]])
         path = storage.dictionary(key)
@@ -138,7 +141,8 @@ def make_plan(
             experiment = of_setting.with_changes(seed=seed)
             items = inputs_of(experiment.baseline, experiment.baseline_options)
             needed = {item.view: plan_input(item, experiment) for item in items}
-            dictionary = plan_dictionary(experiment) if experiment.deconfounder == "ccim" else None
+            card = deconfounder_card(experiment.deconfounder)
+            dictionary = plan_dictionary(experiment) if card.uses_dictionary else None
             data = source.fingerprint_of(needed)
             signature = experiment.signature(data, weight_digests(experiment, weights_dir))
             paths = TrialPaths(
@@ -146,6 +150,8 @@ def make_plan(
                 subjects=str(subjects),
                 views={str(view): str(planned.folder) for view, planned in needed.items()},
                 dictionary=str(dictionary.path) if dictionary else None,
+                context=str(plan_context(experiment).folder) if card.trains_with else None,
+                context_inputs=card.trains_with,
             )
             trial = Trial(experiment, signature, paths, str(weights_dir) if weights_dir else None)
             state, reason = trial_state(storage.trial(signature))
@@ -184,6 +190,6 @@ def trial_state(folder: Path) -> tuple[str, str | None]:
 def weight_digests(experiment: Experiment, weights_dir: Path | None) -> dict[str, str]:
     """Digest of every weight file that the experiment's result depends on."""
     used = dict(experiment.trunks)
-    if experiment.deconfounder == "ccim":
+    if deconfounder_card(experiment.deconfounder).uses_context:
         used["backbone"] = experiment.backbone  # no view has that name
     return {name: weights_digest(of.arch, of.weights, weights_dir) for name, of in used.items()}

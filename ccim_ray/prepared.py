@@ -6,6 +6,7 @@ Shape suffixes: S subjects, K categories, D feature, H height, W width, C colour
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,8 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from ccim_ray.datasets.dataset import Dataset, split_rank
-from ccim_ray.datasets.subject import agents_of, subjects_from_table, subjects_to_table
+from ccim_ray.datasets.subject import agents_of, scenes_of, subjects_from_table, subjects_to_table
+from ccim_ray.deconfounders.card import CLUSTER, CONTEXT_FEATURES
 from ccim_ray.errors import RequestError
 from ccim_ray.storage import atomic_path
 
@@ -68,7 +70,7 @@ class ViewRows:
 
 @dataclass(frozen=True)
 class SubjectIndex:
-    """Splits and labels of a dataset's subjects, as trials need them; agents as ``agents_of`` gives them."""
+    """Splits and labels of a dataset's subjects, as trials need them; agents and scenes as subject.py gives them."""
 
     subject_ids: tuple[str, ...]
     splits: npt.NDArray[np.str_]
@@ -76,6 +78,7 @@ class SubjectIndex:
     categories: tuple[str, ...]
     multi_label: bool
     agents: npt.NDArray[np.str_] | None = None
+    scenes: npt.NDArray[np.str_] | None = None
 
     @property
     def metric(self) -> str:
@@ -118,6 +121,7 @@ def read_subject_index(path: Path) -> SubjectIndex:
         categories=categories,
         multi_label=facts["multi_label"],
         agents=agents_of(subjects),
+        scenes=scenes_of(subjects),
     )
 
 
@@ -183,6 +187,12 @@ class TrialInputs:
             usable = usable & np.array([reason is None for reason in view.reasons])
         return np.flatnonzero(usable)
 
+    def context_groups(self, rows: npt.NDArray[np.int64]) -> list[Hashable] | None:
+        """The context that each of these rows is in: its scene where that is known, else its cluster, else None."""
+        if self.index.scenes is not None:
+            return list(self.index.scenes[rows].tolist())
+        return list(self.views[CLUSTER].take(rows).tolist()) if CLUSTER in self.views else None
+
 
 @dataclass(frozen=True)
 class TrialPaths:
@@ -192,6 +202,10 @@ class TrialPaths:
     subjects: str
     views: dict[str, str]
     dictionary: str | None
+    context: str | None = None
+    """The masked context's features, where a deconfounder reads something that is made from them."""
+    context_inputs: tuple[str, ...] = ()
+    """What that is: names of ``deconfounders.card``."""
 
     def read(self) -> TrialInputs:
         """Read the inputs. Raises RequestError for missing or damaged files."""
@@ -200,4 +214,23 @@ class TrialPaths:
         index = read_subject_index(Path(self.subjects))
         views = {name: read_shards(Path(folder), index.subject_ids) for name, folder in self.views.items()}
         dictionary = ConfounderDictionary.load(Path(self.dictionary)) if self.dictionary else None
+        if self.context:
+            features = read_shards(Path(self.context), index.subject_ids)
+            views |= _context_views(features, dictionary, self.context_inputs)
         return TrialInputs(index, views, dictionary)
+
+
+def _context_views(
+    features: ViewRows, dictionary: ConfounderDictionary | None, names: Sequence[str]
+) -> dict[str, ViewRows]:
+    """Every subject's row of what a deconfounder reads."""
+    from ccim_ray.context_clusters import nearest_prototypes
+
+    made: dict[str, ViewRows] = {}
+    if CONTEXT_FEATURES in names:
+        made[CONTEXT_FEATURES] = features
+    if CLUSTER in names:
+        assert dictionary is not None
+        cluster_S = nearest_prototypes(features.take(np.arange(len(features))), dictionary)
+        made[CLUSTER] = ViewRows((cluster_S,), features.reasons)
+    return made

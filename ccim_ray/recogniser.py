@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ccim_ray.baselines.card import Input
+from ccim_ray.deconfounders.interface import Deconfounder
 from ccim_ray.intervention import CCIM, Projection
 from ccim_ray.perception.backbones import Backbone
 
@@ -48,6 +49,7 @@ class Recogniser(nn.Module):
         num_categories: int,
         ccim: CCIM | Projection | None = None,
         trunks: Mapping[str, Backbone] | None = None,
+        deconfounder: Deconfounder | None = None,
     ) -> None:
         super().__init__()
         self._inputs = tuple(inputs)
@@ -60,18 +62,23 @@ class Recogniser(nn.Module):
         joint_dim: int = baseline.joint_dim  # type: ignore[assignment]  # a member of every baseline
         hidden_dim = joint_dim if ccim is None else ccim.joint_projection.out_features
         self.classifier = nn.Linear(hidden_dim, num_categories)
+        self.deconfounder = deconfounder
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Prediction:
         """Logits (B, K) float.
 
         ``inputs`` holds, for each picture view, features (B, D) or maps (B, D, h, w) float where there are no trunks,
-        else pictures (B, S, S, 3) uint8 that are normalised on their device; and each geometry view's tensor.
+        else pictures (B, S, S, 3) uint8 that are normalised on their device; and each geometry view's tensor. In
+        evaluation, also the context's features where the deconfounder reads them.
         """
         joint = self.baseline(self.features(inputs))
         hidden, modality_logits_BMK = joint if isinstance(joint, tuple) else (joint, None)
         if self.ccim is not None:
             hidden = self.ccim(hidden)
-        return Prediction(self.classifier(hidden), modality_logits_BMK)
+        logits_BK: Tensor = self.classifier(hidden)
+        if self.deconfounder is not None and not self.training:
+            logits_BK = self.deconfounder(logits_BK, inputs)
+        return Prediction(logits_BK, modality_logits_BMK)
 
     def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the baseline reads, by view."""

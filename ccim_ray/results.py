@@ -12,8 +12,8 @@ import numpy as np
 from ccim_ray.baselines.registry import baseline_card, baseline_label
 from ccim_ray.datasets.confounded_scenes.world import load_truth
 from ccim_ray.datasets.dataset import Dataset
-from ccim_ray.datasets.subject import agents_of
-from ccim_ray.metrics import chance, evaluate, evaluate_agents
+from ccim_ray.datasets.subject import agents_of, scenes_of
+from ccim_ray.metrics import chance, evaluate, evaluate_agents, evaluate_groups
 from ccim_ray.plan import PlannedTrial
 from ccim_ray.reports.leave_one_out import Gain, leave_one_out
 from ccim_ray.reports.tables import ResultRow, Results, build_rows, constant_row, with_corrected_p
@@ -71,10 +71,12 @@ def collect(entries: Sequence[LedgerEntry]) -> dict[str, dict[str, dict[int, dic
 
 
 def reported_metrics(dataset: Dataset) -> tuple[str, ...]:
-    """The paper's metric, then for several labels 11-point mAP, and where people are followed the mAP of agents."""
-    if not dataset.multi_label:
-        return (dataset.metric,)
-    return (dataset.metric, "mAP_11_point", *(("mAP_agent",) if agents_of(dataset.subjects) is not None else ()))
+    """The paper's metric, then for several labels 11-point mAP, where people are followed the mAP of agents, and where
+    scenes are known the metric in the worst of them."""
+    of_labels = ("mAP_11_point",) if dataset.multi_label else ()
+    of_agents = ("mAP_agent",) if dataset.multi_label and agents_of(dataset.subjects) is not None else ()
+    of_scenes = ("worst_group",) if scenes_of(dataset.subjects) is not None else ()
+    return (dataset.metric, *of_labels, *of_agents, *of_scenes)
 
 
 def notes_of(dataset: Dataset, baselines: Iterable[str]) -> tuple[str, ...]:
@@ -93,7 +95,7 @@ def reference_rows(dataset: Dataset, baseline: str) -> list[ResultRow]:
     """
     rows = []
     label = baseline_label(baseline) if baseline else ""
-    agents_S = agents_of(dataset.subjects)
+    agents_S, scenes_S = agents_of(dataset.subjects), scenes_of(dataset.subjects)
     for split in dataset.test_splits:
         of_split = np.array([subject.split == split for subject in dataset.subjects])
         targets_SK = dataset.targets[of_split]
@@ -105,10 +107,16 @@ def reference_rows(dataset: Dataset, baseline: str) -> list[ResultRow]:
             found[setting] = evaluate(scores_SK, targets_SK, dataset.categories, dataset.multi_label)
             if agents is not None:
                 found[setting] |= evaluate_agents(scores_SK, targets_SK, agents, dataset.categories)
+            if scenes_S is not None:
+                scenes = scenes_S[of_split].tolist()
+                found[setting] |= evaluate_groups(
+                    scores_SK, targets_SK, scenes, dataset.categories, dataset.multi_label
+                )
         rows += [
             constant_row(dataset.name, label, setting, f"{split}/{metric}", values[metric])
             for setting, values in found.items()
             for metric in reported_metrics(dataset)
+            if metric in values
         ]
     return rows
 

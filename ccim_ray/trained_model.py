@@ -5,6 +5,7 @@ Shape suffixes: S subjects, K categories.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,10 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ccim_ray.baselines.card import Input
+from ccim_ray.baselines.losses import Scale, loss_scale
 from ccim_ray.baselines.registry import inputs_of
 from ccim_ray.confounders import ConfounderDictionary
 from ccim_ray.datasets.images import read_rgb
 from ccim_ray.datasets.subject import Box, Subject, clip_box
+from ccim_ray.deconfounders.card import CONTEXT_FEATURES
+from ccim_ray.deconfounders.registry import deconfounder_card
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import BackboneSettings, Experiment
 from ccim_ray.perception.architectures import architecture, frame_view, is_geometry
@@ -30,7 +34,7 @@ from ccim_ray.perception.geometry import geometry_of
 from ccim_ray.perception.weights import load_backbone
 from ccim_ray.recogniser import Recogniser
 from ccim_ray.storage import read_json
-from ccim_ray.trial import build_recogniser
+from ccim_ray.trial import blank_dictionary, build_recogniser
 from ccim_ray.trial_folder import MODEL_FILES
 
 PREDICTION_BATCH = 64
@@ -45,6 +49,8 @@ class TrainedModel:
     multi_label: bool
     recogniser: Recogniser
     trunks: dict[str, Backbone]
+    context_backbone: Backbone | None = None
+    """phi of the masked context's features, where the deconfounder reads them at test too."""
 
     @torch.inference_mode()
     def predict(self, images: Sequence[Path], boxes: Sequence[Box]) -> npt.NDArray[np.float32]:
@@ -59,7 +65,7 @@ class TrainedModel:
         return np.concatenate(scores)
 
     def _views(self, images: Sequence[Path], boxes: Sequence[Box]) -> dict[str, torch.Tensor]:
-        made: dict[str, list[npt.NDArray[Any]]] = {item.view: [] for item in self._inputs}
+        made: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
         for path, box in zip(images, boxes, strict=True):
             image_HWC = read_rgb(path)
             subject = _subject(path, box, image_HWC.shape[1], image_HWC.shape[0])
@@ -69,6 +75,9 @@ class TrainedModel:
                     made[item.view].append(geometry_of(item.view, subject, arch))
                 else:
                     made[item.view].append(frame_view(item.view, image_HWC, subject, arch))
+            if self.context_backbone:
+                arch = architecture(self.experiment.backbone.arch)
+                made[CONTEXT_FEATURES].append(frame_view(self.experiment.context_view, image_HWC, subject, arch))
         return {view: torch.from_numpy(np.stack(of_view)) for view, of_view in made.items()}
 
     def _scores(self, inputs: dict[str, torch.Tensor]) -> npt.NDArray[np.float32]:
@@ -76,10 +85,13 @@ class TrainedModel:
             if item.form != "geometry" and self.trunks:
                 trunk = self.trunks[item.view]
                 inputs[item.view] = trunk.features(trunk.normalise(inputs[item.view]), item.form)
+        if self.context_backbone:
+            pictures = self.context_backbone.normalise(inputs[CONTEXT_FEATURES])
+            inputs[CONTEXT_FEATURES] = self.context_backbone.features(pictures, "pooled")
         logits_SK = self.recogniser(inputs).logits_BK
         if not self.multi_label:
             scores_SK = logits_SK.softmax(1)
-        elif self.experiment.loss == "weighted_mse":  # trained to reach 0 and 1 themselves
+        elif self._scale == "value":  # trained to reach 0 and 1 themselves
             scores_SK = logits_SK.clamp(0, 1)
         else:
             scores_SK = logits_SK.sigmoid()
@@ -89,6 +101,11 @@ class TrainedModel:
     @cached_property
     def _inputs(self) -> tuple[Input, ...]:
         return inputs_of(self.experiment.baseline, self.experiment.baseline_options)
+
+    @property
+    def _scale(self) -> Scale:
+        deconfounder = self.recogniser.deconfounder
+        return deconfounder.scale if deconfounder else loss_scale(self.experiment.loss)
 
     @property
     def _context(self) -> BackboneSettings:
@@ -128,7 +145,7 @@ def load_trained(folder: Path, weights_dir: Path | None = None) -> TrainedModel:
         state = load_file(folder / "best.safetensors")
     except (SafetensorError, OSError) as error:
         raise RequestError(f"{folder / 'best.safetensors'} is damaged ({error})") from error
-    dictionary = None
+    dictionary = blank_dictionary(experiment)
     if experiment.deconfounder == "ccim":
         dictionary = ConfounderDictionary(state["ccim.dictionary_ND"], state["ccim.prior_N"], {})
     recogniser = build_recogniser(experiment, len(facts["names"]), dictionary, weights_dir)
@@ -139,4 +156,7 @@ def load_trained(folder: Path, weights_dir: Path | None = None) -> TrainedModel:
         trunks = {
             name: load_backbone(trunk.arch, trunk.weights, weights_dir) for name, trunk in experiment.trunks.items()
         }
-    return TrainedModel(experiment, tuple(facts["names"]), facts["multi_label"], recogniser, trunks)
+    phi = None
+    if CONTEXT_FEATURES in deconfounder_card(experiment.deconfounder).trains_with:
+        phi = load_backbone(experiment.backbone.arch, experiment.backbone.weights, weights_dir)
+    return TrainedModel(experiment, tuple(facts["names"]), facts["multi_label"], recogniser, trunks, phi)

@@ -28,9 +28,10 @@ from ccim_ray.checkpoint import (
     save_tensors,
     save_weights,
 )
+from ccim_ray.deconfounders.interface import Deconfounder
 from ccim_ray.experiment import Experiment
 from ccim_ray.journal import Journal
-from ccim_ray.metrics import evaluate, evaluate_agents
+from ccim_ray.metrics import evaluate, evaluate_agents, evaluate_groups
 from ccim_ray.prepared import TrialInputs
 from ccim_ray.recogniser import Recogniser
 from ccim_ray.trial_folder import Metrics, TrialResult
@@ -84,7 +85,16 @@ def train(
         started = time.perf_counter()
         torch.manual_seed(_seed_of(experiment.seed, state.epoch, process.rank))
         loaded = on_device(inputs, batches.of_epoch(state.epoch), process.device)
-        losses = train_epoch(model, optimiser, experiment, loaded, state.epoch, len(batches), inputs.index.multi_label)
+        losses = train_epoch(
+            model,
+            recogniser.deconfounder,
+            optimiser,
+            experiment,
+            loaded,
+            state.epoch,
+            len(batches),
+            inputs.index.multi_label,
+        )
 
         losses_of_epoch = _mean_over_ranks(losses, process)
         finite = torch.isfinite(losses_of_epoch)
@@ -120,6 +130,7 @@ def train(
 
 def train_epoch(
     model: nn.Module,
+    deconfounder: Deconfounder | None,
     optimiser: torch.optim.Optimizer,
     experiment: Experiment,
     batches: Iterable[Batch],
@@ -144,7 +155,8 @@ def train_epoch(
             group["lr"] = experiment.learning_rate * factor
         with torch.autocast(targets_BK.device.type, torch.bfloat16, _in_bfloat16(experiment, targets_BK.device)):
             prediction = model(views)
-        loss = loss_of(prediction.logits_BK.float(), targets_BK)
+        logits_BK = prediction.logits_BK.float()
+        loss = deconfounder.loss(logits_BK, targets_BK, views) if deconfounder else loss_of(logits_BK, targets_BK)
         if prediction.modality_logits_BMK is not None:
             by_modality = prediction.modality_logits_BMK.float()
             modality_loss = multiplicative(by_modality, targets_BK, single_label=not multi_label)
@@ -213,6 +225,9 @@ def _score_split(
         return torch.from_numpy(scores_SK), {}
     index = inputs.index
     values = evaluate(scores_SK, index.targets[rows], index.categories, index.multi_label)
+    groups = inputs.context_groups(rows) if split != "val" else None
+    if groups is not None:
+        values |= evaluate_groups(scores_SK, index.targets[rows], groups, index.categories, index.multi_label)
     if index.multi_label and index.agents is not None:
         probabilities_SK = torch.from_numpy(scores_SK).double().sigmoid().numpy()
         values |= evaluate_agents(probabilities_SK, index.targets[rows], index.agents[rows], index.categories)

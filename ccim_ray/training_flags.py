@@ -50,13 +50,29 @@ class BaselinesFlags(TrainingFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeconfoundersFlags(BaselinesFlags):
+    """Flags of the job that compares deconfounders."""
+
+    baselines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ("emot_net",)
+    """The models to train with each deconfounder, as their own literature says."""
+    dictionary_size: Count = None
+    """N, prototypes in the confounder dictionary: the context clusters of all deconfounders."""
+
+    def experiment(self) -> Experiment:
+        """The base experiment with this dictionary. Raises RequestError for values that are not valid."""
+        changes = {} if self.dictionary_size is None else {"dictionary__size": self.dictionary_size}
+        return super().experiment().with_changes(**changes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CcimFlags(TrainingFlags):
     """Flags of jobs that train one setting."""
 
     seeds: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]")] = (0,)
     """Seeds of initialisation, order and dropout; each is a trial."""
     deconfounder: str = "ccim"
-    """none (the baseline as it is), projection (CCIM's control: its W_h without the intervention) or ccim."""
+    """none (the baseline as it is), projection (CCIM's control: its W_h without the intervention), ccim, backdoor
+    (Eq. 2 as it is written), ipw, logit_adjustment, group_dro or clef."""
     dictionary_size: Count = None
     """N, prototypes in the confounder dictionary."""
     attention: str = "dot_product"

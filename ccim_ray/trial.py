@@ -11,12 +11,15 @@ import torch
 
 from ccim_ray.baselines.registry import build_baseline, inputs_of
 from ccim_ray.confounders import ConfounderDictionary
+from ccim_ray.deconfounders.card import CLUSTER
+from ccim_ray.deconfounders.registry import build_deconfounder, deconfounder_card
 from ccim_ray.environment import environment_tags
 from ccim_ray.experiment import BackboneSettings, Experiment
 from ccim_ray.intervention import CCIM, Projection
 from ccim_ray.perception.architectures import architecture
 from ccim_ray.perception.backbones import Backbone, build_backbone
 from ccim_ray.perception.weights import load_backbone
+from ccim_ray.prepared import TrialInputs
 from ccim_ray.recogniser import Recogniser
 from ccim_ray.storage import write_json
 from ccim_ray.training import ALONE, Process, train
@@ -52,7 +55,8 @@ def assemble_recogniser(
     intervention: CCIM | Projection | None = None
     if experiment.deconfounder == "projection":
         intervention = Projection(joint_dim, chosen.output_dim)
-    elif dictionary is not None:
+    elif experiment.deconfounder == "ccim":
+        assert dictionary is not None
         intervention = CCIM(
             joint_dim=joint_dim,
             dictionary=dictionary,
@@ -64,7 +68,24 @@ def assemble_recogniser(
             context_weights=chosen.context_weights,
         )
     inputs = inputs_of(experiment.baseline, options)
-    return Recogniser(baseline, inputs, num_categories, intervention, trunks)
+    context_dim = architecture(experiment.backbone.arch).feature_dim
+    deconfounder = build_deconfounder(experiment.deconfounder, num_categories, experiment.loss, dictionary, context_dim)
+    return Recogniser(baseline, inputs, num_categories, intervention, trunks, deconfounder)
+
+
+def blank_dictionary(experiment: Experiment) -> ConfounderDictionary | None:
+    """A dictionary of the experiment's size, for a model whose weights are read later, or never."""
+    if not deconfounder_card(experiment.deconfounder).uses_dictionary:
+        return None
+    return ConfounderDictionary.random(experiment.dictionary.size, architecture(experiment.backbone.arch).feature_dim)
+
+
+def fit_deconfounder(recogniser: Recogniser, inputs: TrialInputs) -> None:
+    """Let the deconfounder estimate what it needs on the train split."""
+    if recogniser.deconfounder is not None and CLUSTER in inputs.views:
+        rows = inputs.rows("train")
+        cluster_M = torch.from_numpy(inputs.views[CLUSTER].take(rows))
+        recogniser.deconfounder.fit(cluster_M, torch.from_numpy(inputs.index.targets[rows]))
 
 
 def _trunk(settings: BackboneSettings, weights_dir: Path | None) -> Backbone:
@@ -97,7 +118,9 @@ def _train_and_write(
     experiment = trial.experiment
 
     def build() -> Recogniser:
-        return build_recogniser(experiment, len(inputs.index.categories), inputs.dictionary, weights_dir)
+        recogniser = build_recogniser(experiment, len(inputs.index.categories), inputs.dictionary, weights_dir)
+        fit_deconfounder(recogniser, inputs)
+        return recogniser
 
     if process.rank == 0:
         (folder / "failure.json").unlink(missing_ok=True)

@@ -8,6 +8,7 @@ Expected:  on the embedded world about what the model without CCIM (--deconfound
 
 from __future__ import annotations
 
+from ccim_ray.deconfounders.registry import deconfounder_card
 from ccim_ray.experiment import Experiment
 from ccim_ray.space import Space
 
@@ -28,9 +29,10 @@ def single_space(base: Experiment) -> Space:
 
 
 def _name(base: Experiment) -> str:
+    card = deconfounder_card(base.deconfounder)
+    name = f"{card.title} N={base.dictionary.size}" if card.uses_dictionary else card.title
     if base.deconfounder != "ccim":
-        return {"none": "vanilla", "projection": "W_h alone"}[base.deconfounder]
-    name = f"CCIM N={base.dictionary.size}"
+        return name
     if base.ccim.attention != "dot_product" and base.ccim.use_lambda:
         name += f" {base.ccim.attention}"
     if not base.ccim.use_lambda:

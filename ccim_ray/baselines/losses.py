@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -70,6 +71,21 @@ def multiplicative(modality_logits_BMK: Tensor, targets_BK: Tensor, *, single_la
     return -(trust * log_p).sum(1).mean()
 
 
+def loss_terms(name: str, logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
+    """What each subject and category adds to the loss called ``name``, (B, K) float32.
+
+    The loss is their sum over categories, averaged over subjects. RequestError for an unknown loss.
+    """
+    targets_BK = targets_BK.float()
+    if name == "cross_entropy":
+        return -targets_BK * logits_BK.float().log_softmax(1)
+    if name == "weighted_mse":
+        return (logits_BK.float() - targets_BK).square() * category_weights(targets_BK)
+    make_loss(name)
+    terms_BK = F.binary_cross_entropy_with_logits(logits_BK.float(), targets_BK, reduction="none")
+    return terms_BK / targets_BK.shape[1]
+
+
 LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "weighted_mse": weighted_mse,
@@ -82,3 +98,15 @@ def make_loss(name: str) -> Loss:
     if name not in LOSSES:
         raise RequestError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)}")
     return LOSSES[name]
+
+
+Scale = Literal["softmax", "sigmoid", "value"]
+"""What makes probabilities of logits; "value": they are taken for the targets' 0 and 1 themselves."""
+
+_SCALES: dict[str, Scale] = {"cross_entropy": "softmax", "soft_margin": "sigmoid", "weighted_mse": "value"}
+
+
+def loss_scale(name: str) -> Scale:
+    """On what scale a model that was trained with the loss called ``name`` gives its logits."""
+    make_loss(name)
+    return _SCALES[name]

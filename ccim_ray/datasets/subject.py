@@ -98,6 +98,13 @@ def agents_of(subjects: Sequence[Subject]) -> npt.NDArray[np.str_] | None:
     return np.array(known)
 
 
+def scenes_of(subjects: Sequence[Subject]) -> npt.NDArray[np.str_] | None:
+    """Scene of each subject; None unless all are known."""
+    scenes = [subject.scene for subject in subjects]
+    known = [scene for scene in scenes if scene is not None]
+    return np.array(known) if known and len(known) == len(scenes) else None
+
+
 def face_region(subject: Subject) -> Box:
     """The face; where none is known, the upper third of the body box."""
     if subject.face_box is not None:
