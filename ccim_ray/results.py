@@ -136,7 +136,12 @@ def measured_rows(
         published: by baseline, the paper's value for (setting, metric).
         metrics: without their split; None takes those that are reported.
     """
+    found = {
+        name for settings in results.values() for seeds in settings.values() for seed in seeds.values() for name in seed
+    }
     named = [f"{split}/{name}" for name in metrics or reported_metrics(dataset) for split in dataset.test_splits]
+    # No context group may be large enough to have a worst one.
+    named = [name for name in named if not name.endswith("/worst_group") or name in found]
     rows = [
         row
         for baseline, of_baseline in results.items()

@@ -15,14 +15,17 @@ from ccim_ray.baselines.losses import make_loss
 from ccim_ray.confounders import ConfounderDictionary
 from ccim_ray.deconfounders.card import CLUSTER
 from ccim_ray.deconfounders.interface import Deconfounder
+from ccim_ray.deconfounders.propensity import category_shares, offsets_of_clusters
 
 
 class BackDoor(Deconfounder):
     """P(Y | X, z) is fitted with each subject's own z, and averaged over the dictionary with its prior P(z) at test.
 
-    The logits of P(Y | X, z) are the baseline's plus V z, with z the prototype, standardised over the dictionary, and V
-    learnt from zero. The average is of probabilities, exactly: no expectation is moved into the network, which is what
-    leads from Eq. 2 to CCIM's Eq. 4. Where the loss takes outputs as they are (squared errors), it is of those.
+    The logits of P(Y | X, z) are the baseline's plus V z, with z the prototype, standardised over the dictionary. V is
+    learnt, and starts where V z gives what a cluster's categories say without X, log P(y | z) - log P(y): from zero, X
+    would learn the context first, which it shows as well, and keep it. The average is of probabilities, exactly: no
+    expectation is moved into the network, which is what leads from Eq. 2 to CCIM's Eq. 4. Where the loss takes outputs
+    as they are (squared errors), it is of those.
     """
 
     context_ND: Tensor
@@ -36,6 +39,14 @@ class BackDoor(Deconfounder):
         self.register_buffer("context_ND", _standardised(dictionary))
         self.register_buffer("prior_N", dictionary.prior_N.detach().clone())
         self.context_weight = nn.Parameter(torch.zeros(num_categories, dictionary.feature_dim))
+
+    def fit(self, cluster_M: Tensor, targets_MK: Tensor) -> None:
+        """Set V to where learning starts: the smallest that fits each cluster's offsets, up to one for all clusters."""
+        offset_NK = offsets_of_clusters(category_shares(cluster_M, targets_MK, len(self.prior_N)), self.scale)
+        centred_NK = offset_NK - self.prior_N.double() @ offset_NK
+        weight_DK = torch.linalg.pinv(self.context_ND.double()) @ centred_NK
+        with torch.no_grad():
+            self.context_weight.copy_(weight_DK.T)
 
     def loss(self, logits_BK: Tensor, targets_BK: Tensor, context: Mapping[str, Tensor]) -> Tensor:
         """The training loss of P(Y | X, z) at the subject's own z."""

@@ -14,7 +14,7 @@ from ccim_ray.baselines.losses import make_loss
 from ccim_ray.confounders import ConfounderDictionary
 from ccim_ray.deconfounders.card import CLUSTER
 from ccim_ray.deconfounders.interface import Deconfounder
-from ccim_ray.deconfounders.propensity import category_shares
+from ccim_ray.deconfounders.propensity import category_shares, offsets_of_clusters
 
 
 class LogitAdjustment(Deconfounder):
@@ -36,14 +36,8 @@ class LogitAdjustment(Deconfounder):
 
     def fit(self, cluster_M: Tensor, targets_MK: Tensor) -> None:
         """Estimate the offsets on the train split."""
-        overall_K, by_cluster_NK = category_shares(cluster_M, targets_MK, len(self.offset_NK))
-        if self.scale == "softmax":
-            offset_NK = by_cluster_NK.log() - overall_K.log()
-        elif self.scale == "sigmoid":
-            offset_NK = by_cluster_NK.logit() - overall_K.logit()
-        else:
-            offset_NK = by_cluster_NK - overall_K
-        self.offset_NK.copy_(offset_NK)
+        shares = category_shares(cluster_M, targets_MK, len(self.offset_NK))
+        self.offset_NK.copy_(offsets_of_clusters(shares, self.scale))
 
     def loss(self, logits_BK: Tensor, targets_BK: Tensor, context: Mapping[str, Tensor]) -> Tensor:
         """The training loss of the adjusted logits."""

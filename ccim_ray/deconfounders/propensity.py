@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ccim_ray.baselines.losses import Scale
+
 PSEUDO_SUBJECTS = 2.0
 """Smoothing: each cluster is given so many subjects more, spread over the categories as all subjects are."""
 
@@ -46,3 +48,17 @@ def category_shares(cluster_M: Tensor, targets_MK: Tensor, size: int) -> Shares:
     count_N1 = torch.bincount(cluster_M, minlength=size).double()[:, None]
     by_cluster_NK = (count_NK + PSEUDO_SUBJECTS * overall_K) / (count_N1 + PSEUDO_SUBJECTS)
     return Shares(overall_K.clamp(FLOOR, 1 - FLOOR), by_cluster_NK.clamp(FLOOR, 1 - FLOOR))
+
+
+def offsets_of_clusters(shares: Shares, scale: Scale) -> Tensor:
+    """What a cluster adds to the logits of a model that has not looked at X, (N, K) float64.
+
+    log P(y | z) - log P(y) for one category a subject; for several logit P(y | z) - logit P(y), each by itself; and
+    P(y | z) - P(y) where logits are taken for the targets' 0 and 1 themselves.
+    """
+    overall_K, by_cluster_NK = shares
+    if scale == "softmax":
+        return by_cluster_NK.log() - overall_K.log()
+    if scale == "sigmoid":
+        return by_cluster_NK.logit() - overall_K.logit()
+    return by_cluster_NK - overall_K

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ccim_ray.metrics import SECONDARY_METRICS
+from ccim_ray.metrics import MIN_GROUP_SUBJECTS, SECONDARY_METRICS
 from ccim_ray.statistics import PairedDelta, bootstrap_ci, holm, paired_delta, summarise
 from ccim_ray.storage import atomic_path
 
@@ -49,6 +49,7 @@ _BOOTSTRAP_INTERVAL = "bootstrap 95 % CI"
 _MEANINGS = {
     "mAP_11_point": "AP as the mean of the best precision at 11 recalls; its chance is simulated",
     "mAP_agent": "over agents, each scored by the mean probability of its frames; its chance is that of all orders",
+    "worst_group": f"within the worst scene or context cluster of {MIN_GROUP_SUBJECTS} subjects or more",
 }
 
 Results = Mapping[str, Mapping[int, Mapping[str, float]]]
