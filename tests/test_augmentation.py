@@ -49,6 +49,19 @@ def test_mirroring_twice_is_the_identity_and_once_is_not(name):
     assert torch.equal(view, before)
 
 
+def test_what_is_known_of_the_context_stays_as_it_is():
+    views = random_views()
+    context = {"cluster": torch.arange(16), "context_features": torch.rand(16, 5)}
+    before = {name: rows.clone() for name, rows in context.items()}
+    changed = augment(views | context, "flip_colour")
+    assert all(torch.equal(changed[name], rows) for name, rows in before.items())
+    torch.manual_seed(3)
+    alone = augment(views, "flip_colour")
+    torch.manual_seed(3)
+    together = augment(views | context, "flip_colour")
+    assert all(torch.equal(rows, together[name]) for name, rows in alone.items())
+
+
 def test_left_joints_become_right_joints():
     keypoints = random_views(batch=1)["keypoints"]
     keypoints[:] = torch.cat([torch.rand(18, 2), torch.ones(18, 1)], 1)

@@ -116,6 +116,28 @@ def test_settings_of_ccim_count_only_with_ccim(key):
     assert vanilla.with_changes(**change).parameters() == vanilla.parameters()
 
 
+@pytest.mark.parametrize(
+    ("deconfounder", "unused"),
+    [
+        ("backdoor", {"ccim"}),
+        ("ipw", {"ccim"}),
+        ("logit_adjustment", {"ccim"}),
+        ("group_dro", {"ccim"}),
+        ("clef", {"ccim", "dictionary"}),
+    ],
+)
+def test_settings_of_the_context_count_where_a_deconfounder_uses_them(deconfounder, unused):
+    base = experiment(deconfounder=deconfounder)
+    for key, value in CHANGES_OF_DECONFOUNDER.items():
+        same = key.split("__")[0] in unused
+        assert (signature(base.with_changes(**{key: value})) == signature(base)) == same, key
+
+
+def test_an_unknown_deconfounder_is_named_with_those_there_are():
+    with pytest.raises(RequestError, match="^deconfounder: there is no deconfounder magic; choose one of none, .*clef"):
+        experiment(deconfounder="magic")
+
+
 @pytest.mark.parametrize("key", CHANGES_OF_PICTURES)
 def test_settings_of_pictures_count_only_end_to_end(key):
     change = {key: CHANGES_OF_PICTURES[key]}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from ccim_ray.metrics import (
+    MIN_GROUP_SUBJECTS,
     GroupMetric,
     average_precision,
     by_group,
@@ -17,8 +18,23 @@ from ccim_ray.metrics import (
     eleven_point_average_precision,
     evaluate,
     evaluate_agents,
+    evaluate_groups,
     worst_group,
 )
+
+
+def test_only_groups_of_enough_subjects_can_be_the_worst():
+    sizes = {"large": MIN_GROUP_SUBJECTS, "larger": 30, "small": MIN_GROUP_SUBJECTS - 1}
+    right = {"large": 12, "larger": 24, "small": 0}
+    groups = [name for name, size in sizes.items() for _ in range(size)]
+    targets = np.tile([1, 0], (len(groups), 1))
+    scores = np.array(
+        [[1.0, 0.0] if number < right[name] else [0.0, 1.0] for name in sizes for number in range(sizes[name])]
+    )
+    assert evaluate_groups(scores, targets, groups, "ab", False) == {"worst_group": 0.6}
+    small = [row for row, name in enumerate(groups) if name == "small"]
+    assert evaluate_groups(scores[small], targets[small], ["small"] * len(small), "ab", False) == {}
+
 
 # Scores from a handful of values, so that most examples have ties.
 ranked_subjects = st.lists(

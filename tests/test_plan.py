@@ -13,9 +13,10 @@ from scipy.io import savemat
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.dataset import LoadOptions
 from ccim_ray.datasets.registry import load_dataset
+from ccim_ray.deconfounders.registry import CARDS
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
-from ccim_ray.plan import make_plan, trial_state
+from ccim_ray.plan import make_plan, trial_state, weight_digests
 from ccim_ray.presets import default_experiment
 from ccim_ray.storage import Storage, write_json
 from ccim_ray.trial_folder import TrialResult
@@ -134,6 +135,23 @@ def test_a_dictionary_depends_on_what_it_is_made_of_and_on_nothing_else(tmp_path
     assert plan_of(storage, changed).dictionaries[0].path == base.path
     changed[other] = OTHER_DICTIONARY[other]
     assert plan_of(storage, changed).dictionaries[0].path != base.path
+
+
+def test_deconfounders_share_one_dictionary_and_its_features(storage):
+    plan = plan_of(storage, *({"deconfounder": name} for name in CARDS))
+    assert len(plan.dictionaries) == 1
+    assert sorted(view.request.view for view in plan.views) == ["body", "context", "masked_context"]
+    features, dictionary = plan.dictionaries[0].features.folder, plan.dictionaries[0].path
+    for planned in plan.trials:
+        card, paths = CARDS[planned.trial.experiment.deconfounder], planned.trial.paths
+        assert paths.dictionary == (str(dictionary) if card.uses_dictionary else None)
+        assert paths.context == (str(features) if card.trains_with else None)
+        assert paths.context_inputs == card.trains_with
+    assert len({planned.trial.signature for planned in plan.trials}) == len(CARDS)
+    assert plan_of(storage, {"deconfounder": "clef"}).dictionaries == ()
+    used = weight_digests(experiment(deconfounder="clef"), None)
+    assert "backbone" in used
+    assert "backbone" not in weight_digests(experiment(**VANILLA), None)
 
 
 def test_settings_share_what_they_can(storage):

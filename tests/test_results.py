@@ -237,6 +237,16 @@ def test_the_papers_metric_comes_first_and_agents_only_where_they_are_followed(f
     assert [(row.metric, row.mean) for row in rows] == list(results["vanilla"][0].items())
 
 
+def test_the_worst_scene_is_reported_where_all_are_known_and_a_trial_has_one(followed, worlds):
+    assert reported_metrics(worlds["caer_s"]) == ("accuracy", "worst_group")
+    placed = replace(followed, subjects=tuple(replace(subject, scene="park") for subject in followed.subjects))
+    assert reported_metrics(placed) == ("mAP", "mAP_11_point", "mAP_agent", "worst_group")
+    without = {"test/mAP": 0.5, "test/mAP_11_point": 0.6, "test/mAP_agent": 0.7}
+    for metrics in (without, without | {"test/worst_group": 0.2}):
+        rows = measured_rows(placed, {"emot_net": {"vanilla": {0: metrics}}}, "vanilla", {})
+        assert [row.metric for row in rows] == list(metrics)
+
+
 def test_a_note_names_its_dataset(followed):
     assert notes_of(followed, ["emot_net"]) == ("groupwalk: format unverified",)
     assert notes_of(replace(followed, note=""), ["emot_net", "caer_net"]) == ()

@@ -21,6 +21,7 @@ from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import write_world
 from ccim_ray.datasets.images import UnreadableImage, crop_square
 from ccim_ray.datasets.registry import load_dataset
+from ccim_ray.deconfounders.registry import deconfounder_card
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.journal import read_journal
@@ -37,6 +38,15 @@ SETTINGS = {
     "head, CCIM": {"like": "caer_s", "deconfounder": "ccim"},
     "head, vanilla, several labels": {"like": "emotic", "deconfounder": "none", "loss": "weighted_mse"},
     "head, CCIM, frames of videos": {"like": "groupwalk", "loss": "soft_margin"},
+    "head, back-door": {"like": "caer_s", "deconfounder": "backdoor", "dictionary__size": 6},
+    "head, CLEF, several labels": {"like": "emotic", "deconfounder": "clef", "loss": "soft_margin"},
+    "end to end, GroupDRO": {
+        "like": "caer_s",
+        "trainable": "all",
+        "deconfounder": "group_dro",
+        "dictionary__size": 6,
+        "augmentation": "flip_colour",
+    },
     "end to end, CCIM, several labels": {"like": "emotic", "trainable": "all", "ccim__attention": "additive"},
 }
 
@@ -77,11 +87,14 @@ def prepare(root, folder, *, like, **changes):
         write_shard(folder / name / f"shard-00001{request.suffix}", ids[30:], array[30:], why[30:])
     in_train = [subject.split == "train" for subject in dataset.subjects]
     ConfounderDictionary.fit(rows[2][in_train], size=6).save(folder / "dictionary.safetensors")
+    card = deconfounder_card(experiment.deconfounder)
     paths = TrialPaths(
         folder=str(folder / "trial"),
         subjects=str(folder / "subjects.parquet"),
         views={"context": str(folder / "context"), "body": str(folder / "body")},
-        dictionary=str(folder / "dictionary.safetensors") if experiment.deconfounder == "ccim" else None,
+        dictionary=str(folder / "dictionary.safetensors") if card.uses_dictionary else None,
+        context=str(folder / "masked") if card.trains_with else None,
+        context_inputs=card.trains_with,
     )
     return Trial(experiment, "signature", paths), dataset
 

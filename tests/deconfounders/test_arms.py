@@ -245,7 +245,17 @@ def test_the_back_door_average_is_the_sum_over_prototypes(loss):
     torch.testing.assert_close(arm.loss(logits, targets, context), make_loss(loss)(own, targets))
 
 
-def test_the_back_door_starts_as_the_baseline_and_sees_standardised_prototypes():
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_back_door_starts_from_what_clusters_say_alone(loss):
+    arm, _, targets, context = fitted("backdoor", loss, subjects=200)
+    adjusted, *_ = fitted("logit_adjustment", loss, subjects=200)
+    # Four prototypes of five dimensions can be given any offsets, up to one that all of them share.
+    apart = (arm.context_ND @ arm.context_weight.T - adjusted.offset_NK).detach()
+    torch.testing.assert_close(apart, apart[:1].expand(SIZE, -1), atol=1e-4, rtol=0)
+    assert arm.context_weight.abs().sum() > 0
+
+
+def test_a_back_door_that_is_not_fitted_is_the_baseline_and_sees_standardised_prototypes():
     arm = build("backdoor")
     logits, targets, context = sample()
     torch.testing.assert_close(arm.eval()(logits, {}).softmax(1), logits.softmax(1))
@@ -289,7 +299,7 @@ def test_clef_loss_is_factual_context_and_divergence(loss):
             alone = sigmoid(of_context[b, k])
             expected -= math.log(p * alone if rows[b][k] else (1 - p) * (1 - alone)) / CATEGORIES
             expected += (p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))) / CATEGORIES
-    assert float(arm.loss(logits, targets, context)) == pytest.approx(expected / BATCH, rel=1e-4)
+    assert arm.loss(logits, targets, context).item() == pytest.approx(expected / BATCH, rel=1e-4)
     assert arm.scale == ("softmax" if loss == SINGLE else "sigmoid")
 
 
