@@ -334,7 +334,7 @@ def test_clef_predicts_the_effect_that_is_not_the_contexts():
         scaled = (context["context_features"][0] - arm.normalise.running_mean) / (
             arm.normalise.running_var + 1e-5
         ).sqrt()
-        y_c = float(scaled @ arm.context_weight[column] + arm.context_bias[column])
+        y_c = (scaled @ arm.context_weight[column] + arm.context_bias[column]).item()
         expected = math.log(sigmoid(y_x + y_c)) - math.log(sigmoid(kappa + y_c))
         assert float(arm(logits, context)[0, column]) == pytest.approx(expected, abs=1e-5)
     nothing_more = arm.kappa.detach().expand(BATCH, -1)
