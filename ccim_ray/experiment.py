@@ -196,7 +196,7 @@ _LATER_SETTINGS = {"ccim": {"context_weights": "paper"}, "dictionary": {"prior":
 def _leave_out_defaults(values: dict[str, Any]) -> None:
     for group, settings in _LATER_SETTINGS.items():
         for name, default in settings.items():
-            if values[group].get(name) == default:
+            if values.get(group, {}).get(name) == default:
                 del values[group][name]
 
 
