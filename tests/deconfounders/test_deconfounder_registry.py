@@ -79,6 +79,8 @@ def test_another_installed_package_brings_a_deconfounder(tmp_path: Path):
     lines = lines_of(PROGRAM, tmp_path)
     assert lines[0] == f"{' '.join(CARDS)} doubled lost no_card"
     assert lines[1] == "Doubled CCIM"
-    assert lines[2].startswith("error: --deconfounder no_card: the entry point other_deconfounders:Doubled is the class")
+    assert lines[2].startswith(
+        "error: --deconfounder no_card: the entry point other_deconfounders:Doubled is the class"
+    )
     assert "not a DeconfounderCard" in lines[2]
     assert lines[3].startswith("error: --deconfounder lost: its class other_deconfounders:Gone cannot be loaded")
