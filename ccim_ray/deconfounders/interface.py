@@ -5,6 +5,7 @@ Shape suffixes: B subjects of a batch, M subjects of the train split, N prototyp
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from ccim_ray.baselines.losses import Scale, loss_scale
 from ccim_ray.confounders import ConfounderDictionary
 
 
-class Deconfounder(nn.Module):
+class Deconfounder(nn.Module, ABC):
     """Base of all deconfounders: trains what it is told to, and leaves the logits at test as they are.
 
     What has to survive an interruption is a parameter or a buffer; weights are drawn from torch's global generator.
@@ -40,6 +41,7 @@ class Deconfounder(nn.Module):
     def fit(self, cluster_M: Tensor, targets_MK: Tensor) -> None:
         """Estimate what is estimated once, on the train split, before the first step."""
 
+    @abstractmethod
     def loss(self, logits_BK: Tensor, targets_BK: Tensor, context: Mapping[str, Tensor]) -> Tensor:
         """The loss to minimise, a scalar float32.
 
@@ -48,7 +50,6 @@ class Deconfounder(nn.Module):
             targets_BK: 0 or 1, float32.
             context: what the card's ``trains_with`` names, each a row a subject.
         """
-        raise NotImplementedError
 
     def forward(self, logits_BK: Tensor, context: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, K) at test; ``context`` holds the context's features, where the card names them."""
