@@ -70,7 +70,7 @@ def measure(trial: Trial, repeats: int, device: torch.device) -> dict[str, float
         return on_device(inputs, batches.of_epoch(epoch), device)
 
     def train(of: Experiment, some: Iterable[Batch]) -> None:
-        train_epoch(model, optimiser, of, some, 0, steps, multi_label=False)
+        train_epoch(model, None, optimiser, of, some, 0, steps, multi_label=False)
 
     def input_alone(epoch: int) -> None:
         for views, _ in loaded(epoch):
