@@ -73,8 +73,9 @@ def test_bfloat16_is_close_to_float32_and_not_the_same(tmp_path, trainable):
         precision: losses(tmp_path / precision, inputs, precision=precision, trainable=trainable)
         for precision in ("float32", "bfloat16", "auto")
     }
-    # Eight bits of mantissa, over nine steps.
-    assert by_precision["bfloat16"] == pytest.approx(by_precision["float32"], rel=0.05)
+    # Eight bits of mantissa over three steps; what later steps make of the difference depends on the processor.
+    assert by_precision["bfloat16"][0] == pytest.approx(by_precision["float32"][0], rel=0.05)
+    assert by_precision["bfloat16"][-1] < 0.8 * by_precision["bfloat16"][0]
     assert by_precision["bfloat16"] != by_precision["float32"]
     assert by_precision["auto"] == by_precision["float32"]  # on a CPU
 
