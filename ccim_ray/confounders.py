@@ -25,6 +25,9 @@ FORMAT_VERSION = 1
 _METADATA_KEY = "confounder_dictionary"
 _PRIOR_SUM_TOLERANCE = 1e-4
 
+SEEDING_ROWS = 8192
+"""Rows that K-Means++ draws first centres from where there are more; within 1 % of the inertia of all rows."""
+
 Features = npt.NDArray[np.floating] | Tensor
 """Context features, one row a training sample."""
 
@@ -171,7 +174,8 @@ def fit_dictionaries(
     clustered there by K-Means++ and Lloyd's iterations. z_i is the mean of the ORIGINAL features of cluster
     i, summed in float64; P(z_i) = N_i / N_m. The paper states neither the number of components nor of
     restarts; both are recorded in the provenance. One K-Means++ start (``n_init=1``, scikit-learn's "auto")
-    takes seconds at the paper's sizes, ten take ten times as long.
+    takes seconds at the paper's sizes, ten take ten times as long. A single start over more than
+    max(SEEDING_ROWS, 8 N) rows draws its first centres from so many rows; Lloyd's iterations see all.
 
     A size's result does not depend on the other sizes asked for. With one thread (OMP_NUM_THREADS=1) the same
     features and seed give the same bits; with several, sums in K-Means may be taken in another order.
@@ -209,7 +213,11 @@ def _cluster(
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    kmeans = KMeans(size, init="k-means++", n_init=n_init, algorithm="lloyd", random_state=seed)
+    seeding_rows = max(SEEDING_ROWS, 8 * size)
+    many = len(projected_MP) > seeding_rows and n_init == 1
+    init = _seeds_from_a_sample(projected_MP, size, seed, seeding_rows) if many else "k-means++"
+    common = {**common, "kmeans++_rows": str(seeding_rows if many else len(projected_MP))}
+    kmeans = KMeans(size, init=init, n_init=n_init, algorithm="lloyd", random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it announces empty clusters, an error below
         cluster_M = kmeans.fit(projected_MP).labels_
@@ -226,6 +234,17 @@ def _cluster(
         torch.from_numpy((count_N / len(features)).astype(np.float32)),
         {**common, "size": str(size), "iterations": str(kmeans.n_iter_), "inertia": f"{kmeans.inertia_:.6g}"},
     )
+
+
+def _seeds_from_a_sample(
+    projected_MP: npt.NDArray[np.float32], size: int, seed: int, rows: int
+) -> npt.NDArray[np.float32]:
+    """K-Means++ on ``rows`` rows drawn at random: on all of them it costs several times Lloyd's own iterations."""
+    from sklearn.cluster import kmeans_plusplus
+
+    sample = np.random.default_rng(seed).choice(len(projected_MP), rows, replace=False)
+    centres: npt.NDArray[np.float32] = kmeans_plusplus(projected_MP[np.sort(sample)], size, random_state=seed)[0]
+    return centres
 
 
 def _project(features: npt.NDArray[np.float32], components: int) -> tuple[npt.NDArray[np.float32], float]:

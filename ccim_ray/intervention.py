@@ -121,7 +121,7 @@ class CCIM(nn.Module):
         Computed in the parameters' precision even under autocast: W_g E[g] is a few thousandths of W_h h, and
         bfloat16 would round it away.
         """
-        self._check_joint(joint_BH)
+        _check_joint(joint_BH, self.joint_dim)
         with torch.autocast(joint_BH.device.type, enabled=False):
             joint_BH = joint_BH.to(self.joint_projection.weight.dtype)
             joint_BM: Tensor = self.joint_projection(joint_BH)
@@ -130,17 +130,22 @@ class CCIM(nn.Module):
 
     def lambda_BN(self, joint_BH: Tensor) -> Tensor:  # noqa: N802 (lambda is a keyword)
         """lambda_i of every sample (Eq. 6 or 7); rows sum to one. All ones where ``use_lambda`` is False."""
-        self._check_joint(joint_BH)
+        _check_joint(joint_BH, self.joint_dim)
         if not self.use_lambda:
             return torch.ones_like(self.prior_N).expand(len(joint_BH), -1)
         return self._logits_BN(joint_BH).softmax(dim=-1)
 
     def _logits_BN(self, joint_BH: Tensor) -> Tensor:  # noqa: N802
         query_BA: Tensor = self.query(joint_BH)
-        key_NA: Tensor = self.key(self.dictionary_ND)
-        if self.attention == "dot_product":
-            return query_BA @ key_NA.T / math.sqrt(self.dictionary_ND.shape[1])
-        return additive_scores(query_BA, key_NA, self.score.weight[0])
+        if self.attention == "additive":
+            return additive_scores(query_BA, self.key(self.dictionary_ND), self.score.weight[0])
+        (batch, attention_dim), (size, feature_dim) = query_BA.shape, self.dictionary_ND.shape
+        # The cheaper order of q W_k Z^T: a batch is often smaller than the dictionary.
+        if batch * feature_dim * (attention_dim + size) < size * attention_dim * (feature_dim + batch):
+            products_BN = (query_BA @ self.key.weight) @ self.dictionary_ND.T
+        else:
+            products_BN = query_BA @ self.key(self.dictionary_ND).T
+        return products_BN / math.sqrt(feature_dim)
 
     def _expected_context(self, joint_BH: Tensor) -> Tensor:
         """E_z[g(z)] (Eq. 5): (B, D), or (1, D) where it does not depend on the sample."""
@@ -159,9 +164,13 @@ class CCIM(nn.Module):
             logits_BN = logits_BN + self.prior_N.log()
         return logits_BN.softmax(dim=-1)
 
-    def _check_joint(self, joint_BH: Tensor) -> None:
-        if joint_BH.ndim != 2 or joint_BH.shape[1] != self.joint_dim:
-            raise ValueError(f"joint feature must be (batch, {self.joint_dim}), found {tuple(joint_BH.shape)}")
+    @torch.no_grad()
+    def folded(self) -> FoldedCCIM:
+        """The same function for inference, with all that does not depend on the sample computed once.
+
+        It holds copies: training this module further does not change it.
+        """
+        return FoldedCCIM(self)
 
     def extra_repr(self) -> str:
         size, feature_dim = self.dictionary_ND.shape
@@ -169,6 +178,63 @@ class CCIM(nn.Module):
             f"size={size}, feature_dim={feature_dim}, attention={self.attention}, "
             f"use_lambda={self.use_lambda}, use_prior={self.use_prior}, context_weights={self.context_weights}"
         )
+
+
+class FoldedCCIM(nn.Module):
+    """CCIM with Z W_k, Z W_g and P(z) multiplied out, for inference: what is left a sample costs no d.
+
+    Made by ``CCIM.folded()``; equal to it but for rounding. Everything is a buffer: it cannot be trained.
+    """
+
+    joint_weight_MH: Tensor
+    context_NM: Tensor
+    query_weight_AH: Tensor
+    key_NA: Tensor
+    score_A: Tensor
+    log_prior_N: Tensor
+
+    def __init__(self, ccim: CCIM) -> None:
+        super().__init__()
+        self.joint_dim, self.use_lambda, self.attention = ccim.joint_dim, ccim.use_lambda, ccim.attention
+        self.renormalised = ccim.context_weights == "renormalised"
+        context_NM = ccim.context_projection(ccim.dictionary_ND)
+        prior_N = ccim.prior_N if ccim.use_prior else torch.ones_like(ccim.prior_N)
+        if not ccim.use_lambda:
+            weights_N = prior_N / prior_N.sum() if self.renormalised else prior_N
+            context_NM = (weights_N @ context_NM)[None]
+        elif not self.renormalised:
+            context_NM = prior_N[:, None] * context_NM
+        self.register_buffer("joint_weight_MH", ccim.joint_projection.weight.detach().clone())
+        self.register_buffer("context_NM", context_NM)
+        if ccim.use_lambda:
+            scale = math.sqrt(ccim.dictionary_ND.shape[1]) if ccim.attention == "dot_product" else 1.0
+            self.register_buffer("query_weight_AH", ccim.query.weight.detach().clone())
+            self.register_buffer("key_NA", ccim.key(ccim.dictionary_ND) / scale)
+            self.register_buffer("log_prior_N", prior_N.log())
+            if ccim.attention == "additive":
+                self.register_buffer("score_A", ccim.score.weight[0].detach().clone())
+
+    def forward(self, joint_BH: Tensor) -> Tensor:
+        """do_x_BM (Eq. 4), in the buffers' precision even under autocast. Raises ValueError unless (B, joint_dim)."""
+        _check_joint(joint_BH, self.joint_dim)
+        with torch.autocast(joint_BH.device.type, enabled=False):
+            joint_BH = joint_BH.to(self.joint_weight_MH.dtype)
+            joint_BM = joint_BH @ self.joint_weight_MH.T
+            if not self.use_lambda:
+                return joint_BM + self.context_NM
+            query_BA = joint_BH @ self.query_weight_AH.T
+            if self.attention == "dot_product":
+                logits_BN = query_BA @ self.key_NA.T
+            else:
+                logits_BN = additive_scores(query_BA, self.key_NA, self.score_A)
+            if self.renormalised:
+                logits_BN = logits_BN + self.log_prior_N
+            return torch.addmm(joint_BM, logits_BN.softmax(dim=-1), self.context_NM)
+
+
+def _check_joint(joint_BH: Tensor, joint_dim: int) -> None:
+    if joint_BH.ndim != 2 or joint_BH.shape[1] != joint_dim:
+        raise ValueError(f"joint feature must be (batch, {joint_dim}), found {tuple(joint_BH.shape)}")
 
 
 def additive_scores(query_BA: Tensor, key_NA: Tensor, weight_A: Tensor) -> Tensor:
@@ -184,14 +250,19 @@ def additive_scores(query_BA: Tensor, key_NA: Tensor, weight_A: Tensor) -> Tenso
 
 
 class _AdditiveScores(torch.autograd.Function):
-    """Works on a few prototypes at a time and recomputes tanh in the backward pass instead of keeping it."""
+    """Works on a few prototypes at a time and computes its temporaries again in the backward pass.
+
+    tanh(q + k) = 1 - 2 r with r = 1 / (1 + e^2q e^2k): exponentials of B x A and N x A elements in place of
+    B x N x A hyperbolic tangents, which are the cost of the plain form.
+    """
 
     @staticmethod
     def forward(query_BA: Tensor, key_NA: Tensor, weight_A: Tensor) -> Tensor:
+        complement = _Complement(query_BA, key_NA)
         scores_BN = query_BA.new_empty(len(query_BA), len(key_NA))
         for chunk in _prototype_chunks(query_BA, key_NA):
-            scores_BN[:, chunk] = _tanh_of_sums(query_BA, key_NA[chunk]) @ weight_A
-        return scores_BN
+            scores_BN[:, chunk] = complement.of(chunk) @ weight_A
+        return scores_BN.mul_(-2).add_(weight_A.sum())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
@@ -201,20 +272,44 @@ class _AdditiveScores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query_BA, key_NA, weight_A = ctx.saved_tensors
+        complement = _Complement(query_BA, key_NA)
         grad_query_BA, grad_key_NA = torch.zeros_like(query_BA), torch.empty_like(key_NA)
-        grad_weight_A = torch.zeros_like(weight_A)
+        grad_weight_A = grad_BN.sum().expand_as(weight_A).clone()
         for chunk in _prototype_chunks(query_BA, key_NA):
-            tanh_BCA, grad_BC = _tanh_of_sums(query_BA, key_NA[chunk]), grad_BN[:, chunk]
-            grad_weight_A += grad_BC.flatten() @ tanh_BCA.flatten(0, 1)
-            # d tanh(x) = 1 - tanh(x)^2; the factor weight_a does not depend on b or n and comes last.
-            slope_BCA = tanh_BCA.square_().neg_().add_(1).mul_(grad_BC[:, :, None])
+            r_BCA, grad_BC = complement.of(chunk), grad_BN[:, chunk]
+            grad_weight_A -= 2 * (grad_BC.flatten() @ r_BCA.flatten(0, 1))
+            # d tanh = 1 - tanh^2 = 4 (r - r^2); the factor 4 weight_a does not depend on b or n and comes last.
+            slope_BCA = r_BCA.addcmul_(r_BCA, r_BCA, value=-1).mul_(grad_BC[:, :, None])
             grad_query_BA += slope_BCA.sum(1)
             grad_key_NA[chunk] = slope_BCA.sum(0)
-        return grad_query_BA * weight_A, grad_key_NA * weight_A, grad_weight_A
+        return grad_query_BA * (4 * weight_A), grad_key_NA * (4 * weight_A), grad_weight_A
 
 
-def _tanh_of_sums(query_BA: Tensor, key_CA: Tensor) -> Tensor:
-    return (query_BA[:, None] + key_CA).tanh_()
+class _Complement:
+    """r = (1 - tanh(query + key)) / 2 of a chunk of prototypes, in one buffer that the next chunk overwrites."""
+
+    def __init__(self, query_BA: Tensor, key_NA: Tensor) -> None:
+        # Within this bound neither exponential overflows, so that no 0 x inf arises where q and k cancel.
+        bound = 0.45 * math.log(torch.finfo(query_BA.dtype).max)
+        self.by_exponentials = all(
+            bool(rows.abs().amax() <= bound) if rows.numel() else True for rows in (query_BA, key_NA)
+        )
+        self.query_BA, self.key_NA = query_BA, key_NA
+        if self.by_exponentials:
+            self.query_BA, self.key_NA = (2 * query_BA).exp_(), (2 * key_NA).exp_()
+        self.one = query_BA.new_ones(())
+        self.buffer_BCA = query_BA.new_empty(0)
+
+    def of(self, chunk: slice) -> Tensor:
+        key_CA = self.key_NA[chunk]
+        shape = (len(self.query_BA), *key_CA.shape)
+        if self.buffer_BCA.shape != shape:
+            self.buffer_BCA = key_CA.new_empty(shape)
+        if self.by_exponentials:
+            torch.addcmul(self.one, self.query_BA[:, None], key_CA, out=self.buffer_BCA)
+            return self.buffer_BCA.reciprocal_()
+        torch.add(self.query_BA[:, None], key_CA, out=self.buffer_BCA)
+        return self.buffer_BCA.tanh_().mul_(-0.5).add_(0.5)
 
 
 def _prototype_chunks(query_BA: Tensor, key_NA: Tensor) -> list[slice]:

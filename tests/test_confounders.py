@@ -243,3 +243,17 @@ def test_refuses_tensors_that_are_no_dictionary(prototypes, prior, message):
     with pytest.raises(ValueError, match=message) as raised:
         ConfounderDictionary(prototypes, prior)
     assert "\n" not in str(raised.value)
+
+
+def test_first_centres_from_a_sample_of_the_rows_cost_no_quality(monkeypatch):
+    rng = np.random.default_rng(1)
+    centres = rng.normal(0, 2, (40, 16))
+    features = (centres[rng.integers(0, 40, 3000)] + rng.normal(0, 1, (3000, 16))).astype(np.float32)
+    all_rows = ConfounderDictionary.fit(features, size=32)
+    assert all_rows.provenance["kmeans++_rows"] == "3000"
+    monkeypatch.setattr("ccim_ray.confounders.SEEDING_ROWS", 500)
+    sampled = ConfounderDictionary.fit(features, size=32)
+    assert sampled.provenance["kmeans++_rows"] == "500"
+    assert float(sampled.provenance["inertia"]) < 1.03 * float(all_rows.provenance["inertia"])
+    assert torch.equal(sampled.prototypes_ND, ConfounderDictionary.fit(features, size=32).prototypes_ND)
+    assert ConfounderDictionary.fit(features, size=32, n_init=2).provenance["kmeans++_rows"] == "3000"

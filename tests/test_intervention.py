@@ -344,3 +344,62 @@ def test_autocast_does_not_round_the_context_away(attention):
         under_autocast = ccim(joint_BH)
     assert under_autocast.dtype == torch.float32
     torch.testing.assert_close(under_autocast, ccim(joint_BH), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("context_weights", ["paper", "renormalised"])
+@pytest.mark.parametrize(("use_lambda", "use_prior"), SWITCHES)
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_folded_is_the_same_function_for_inference(attention, use_lambda, use_prior, context_weights):
+    ccim = make_ccim(attention, use_lambda, use_prior, context_weights=context_weights)
+    joint = make_joint(9)
+    folded = ccim.folded()
+    torch.testing.assert_close(folded(joint.detach()), ccim(joint).detach(), rtol=1e-12, atol=1e-12)
+    assert not list(folded.parameters())
+    with pytest.raises(ValueError, match="joint feature must be"):
+        folded(joint[0])
+
+
+def test_folded_holds_copies():
+    ccim = make_ccim()
+    joint = make_joint(3).detach()
+    folded = ccim.folded()
+    before = folded(joint)
+    with torch.no_grad():
+        for parameter in ccim.parameters():
+            parameter.add_(1.0)
+    assert torch.equal(folded(joint), before)
+    assert not torch.allclose(ccim(joint), before)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 39.0, 60.0, 1e4])
+def test_additive_scores_are_those_of_tanh_however_large_its_arguments(scale):
+    generator = torch.Generator().manual_seed(4)
+    query, key = (scale * (2 * torch.rand(rows, 6, generator=generator) - 1) for rows in (5, 9))
+    key[:5] = -query + 0.1  # where they cancel, neither exponential may be lost
+    weight = torch.randn(6, generator=generator)
+    upstream = torch.randn(5, 9, generator=generator)
+    given = [tensor.clone().requires_grad_() for tensor in (query, key, weight)]
+    exact = [tensor.double().requires_grad_() for tensor in (query, key, weight)]
+    scores = additive_scores(*given)
+    reference = torch.tanh(exact[0][:, None] + exact[1]) @ exact[2]
+    rounding = scale * 1e-6 + 1e-6
+    torch.testing.assert_close(scores.double(), reference, rtol=0, atol=6 * rounding)
+    ours = torch.autograd.grad(scores, given, upstream)
+    theirs = torch.autograd.grad(reference, exact, upstream.double())
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=60 * rounding)
+
+
+def test_additive_scores_pass_on_what_is_not_a_number():
+    query, key, weight = torch.zeros(2, 3), torch.zeros(4, 3), torch.ones(3)
+    query[1, 1] = torch.nan
+    scores = additive_scores(query, key, weight)
+    assert scores[1].isnan().all()
+    assert torch.equal(scores[0], torch.zeros(4))
+
+
+@pytest.mark.parametrize(("batch", "size"), [(2, 50), (50, 2)])
+def test_either_order_of_the_products_is_eq_6(batch, size):
+    ccim = make_ccim(size=size)
+    joint = make_joint(batch)
+    torch.testing.assert_close(ccim(joint), broadcast_form(ccim, joint), rtol=1e-12, atol=1e-12)
