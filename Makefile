@@ -33,7 +33,7 @@ smoke: $(INSTALLED)  ## The same sweep, tiny
 
 test: $(INSTALLED)  ## Every quick test, and the slices from files to table that everything rests on
 	$(BIN)/python -m pytest -m 'not gpu and not slow'
-	$(BIN)/python -m pytest -m 'not gpu' $(SLICES)
+	$(BIN)/python -m pytest -m 'not gpu' --timeout 900 $(SLICES)
 
 test-all: $(INSTALLED)  ## Every test, half an hour on two cores; those that find no GPU or browser are skipped
 	$(BIN)/python -m pytest
