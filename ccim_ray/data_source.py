@@ -70,13 +70,7 @@ class DataSource:
     @cached_property
     def _located_fingerprint(self) -> str:
         if self.world:
-            return short_digest(
-                {
-                    "world": self.world.model_dump(mode="json"),
-                    "version": STAGE_VERSIONS["world"],
-                    "subject_limit": self.subject_limit,
-                }
-            )
+            return short_digest(_world_facts(self.world) | {"subject_limit": self.subject_limit})
         key = short_digest({"dataset": self.annotated.fingerprint, "subject_limit": self.subject_limit})
         return short_digest([key, self.detections.folder.name]) if self.detections else key
 
@@ -151,6 +145,16 @@ class DataSource:
         return replace(posed, note="; ".join(filter(None, (posed.note, note)))) if note else posed
 
 
+def _world_facts(world: WorldSettings) -> dict[str, object]:
+    """What an embedded world's pictures depend on."""
+    # The counterfactuals are named here instead of by a new version, which would make every real dataset's trial new.
+    return {
+        "world": world.model_dump(mode="json"),
+        "version": STAGE_VERSIONS["world"],
+        "counterfactuals": world.counterfactuals,
+    }
+
+
 def data_source(
     experiment: Experiment,
     storage: Storage,
@@ -161,8 +165,7 @@ def data_source(
 ) -> DataSource:
     """Where the dataset of an experiment lies. Raises RequestError where a real dataset was given no folder."""
     if experiment.world:
-        key = short_digest({"world": experiment.world.model_dump(mode="json"), "version": STAGE_VERSIONS["world"]})
-        root, limit = storage.world(key), experiment.subject_limit
+        root, limit = storage.world(short_digest(_world_facts(experiment.world))), experiment.subject_limit
         return DataSource(experiment.dataset, root, experiment.world, limit, storage, views=views)
     if data_root is None:
         raise RequestError(f"--dataset {experiment.dataset} needs its folder: add --data-root DIR")

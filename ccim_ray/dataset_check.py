@@ -106,7 +106,7 @@ def _lost_frames(dataset: Dataset) -> set[str]:
 
 def _say_plan(source: DataSource, storage: Storage) -> None:
     if source.world and not is_complete(source.world, source.root):
-        say(f"To render: {source.world.images} pictures to {source.root}; to decode: the same")
+        say(f"To render: {source.world.pictures} pictures to {source.root}; to decode: the same")
         return
     dataset = source.dataset
     images = {subject.image for subject in dataset.subjects}

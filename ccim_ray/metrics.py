@@ -3,7 +3,8 @@
 Scores may be logits or probabilities: every metric here depends on their order within a category (average
 precision) or within a subject (accuracy, recall) alone. Values are shares in [0, 1], not percent.
 
-Shape suffixes: S subjects, A agents (each seen in several frames, a subject each), K categories.
+Shape suffixes: S subjects, A agents (each seen in several frames, a subject each), K categories, P subjects seen in
+two scenes each.
 """
 
 from __future__ import annotations
@@ -17,9 +18,15 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.floating]
 
-SECONDARY_METRICS = ("mAP_11_point", "mAP_agent", "worst_group")
-"""What is told beside mAP or accuracy, where it can be: the other definition of AP, AP over agents, and the context
-group that fares worst."""
+SCENE_SWAP_METRICS = ("flip_rate", "scene_tv")
+"""How far answers follow the scene alone, of subjects who are seen in two scenes."""
+
+SECONDARY_METRICS = ("mAP_11_point", "mAP_agent", "worst_group", *SCENE_SWAP_METRICS)
+"""What is told beside mAP or accuracy, where it can be: the other definition of AP, AP over agents, the context group
+that fares worst, and what another scene changes."""
+
+LOWER_IS_BETTER = SCENE_SWAP_METRICS
+"""Metrics whose best value is the lowest: a model that looks at the subject alone has 0."""
 
 MIN_GROUP_SUBJECTS = 20
 """Subjects that a context group needs to count as the worst: fewer say more of chance than of the context."""
@@ -86,9 +93,7 @@ def evaluate_agents(
     Raises ValueError as ``evaluate`` does, and for values that are no probabilities.
     """
     _check(probabilities_SK, targets_SK, categories, multi_label=True)
-    low, high = probabilities_SK.min(), probabilities_SK.max()
-    if low < 0 or high > 1:
-        raise ValueError(f"values from {low:.3g} to {high:.3g} are no probabilities; apply the sigmoid to logits")
+    _check_probabilities(probabilities_SK)
     scores_AK, targets_AK = _over_agents(probabilities_SK, agents_S), _agent_targets(targets_SK, agents_S)
     precisions = {k: average_precision(scores_AK[:, k], targets_AK[:, k]) for k in _defined(targets_AK)}
     return {
@@ -175,6 +180,36 @@ def evaluate_groups(
     return {"worst_group": found[1].value} if found else {}
 
 
+def evaluate_scene_swap(probabilities_PK: Array, swapped_PK: Array, multi_label: bool) -> dict[str, float]:
+    """What another scene changes in the answers about the same subjects, who are counterfactuals of each other.
+
+    Args:
+        probabilities_PK: in [0, 1], of the subjects in their own scenes; rows of a single-label model add to 1.
+        swapped_PK: of the same subjects in other scenes.
+        multi_label: whether a subject may have several categories.
+
+    Returns:
+        "flip_rate", the share of subjects whose most probable category changes, and "scene_tv", the mean total
+        variation distance of the two answers: half the sum over categories of |p - p'|; for several labels, where each
+        category is a distribution of its own, the mean over categories. Both are 0 for a model that does not see the
+        scene, and lower is better. Empty where there is no subject.
+
+    Raises ValueError where arrays do not fit together or hold values that are no probabilities.
+    """
+    if probabilities_PK.ndim != 2 or probabilities_PK.shape != swapped_PK.shape:
+        raise ValueError(f"answers must be (P, K) alike, found {probabilities_PK.shape}, {swapped_PK.shape}")
+    if len(probabilities_PK) == 0:
+        return {}
+    for answers_PK in (probabilities_PK, swapped_PK):
+        _check_probabilities(answers_PK)
+        if not multi_label and not np.allclose(answers_PK.sum(1), 1, atol=1e-4):
+            raise ValueError("the probabilities of a subject with one category do not add to 1")
+    distance_PK = np.abs(np.asarray(probabilities_PK, np.float64) - swapped_PK)
+    distance_P = distance_PK.mean(1) if multi_label else distance_PK.sum(1) / 2
+    flipped_P = probabilities_PK.argmax(1) != swapped_PK.argmax(1)
+    return {"flip_rate": float(flipped_P.mean()), "scene_tv": float(distance_P.mean())}
+
+
 def average_precision(scores_S: Array, targets_S: Array) -> float:
     """scikit-learn's average precision, sum of precision x recall step over thresholds; needs a positive."""
     from sklearn.metrics import average_precision_score
@@ -252,6 +287,12 @@ def _recall_per_category(scores_SK: Array, targets_SK: Array) -> dict[int, float
 def _defined(targets_SK: Array) -> list[int]:
     """Columns of the categories that have a positive."""
     return [int(k) for k in np.flatnonzero(targets_SK.any(0))]
+
+
+def _check_probabilities(values: Array) -> None:
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= 1):  # which NaN is not either
+        raise ValueError(f"values from {low:.3g} to {high:.3g} are no probabilities; apply the sigmoid to logits")
 
 
 def _check(scores_SK: Array, targets_SK: Array, categories: Sequence[str], multi_label: bool) -> None:

@@ -19,7 +19,14 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from ccim_ray.datasets.dataset import Dataset, split_rank
-from ccim_ray.datasets.subject import agents_of, scenes_of, subjects_from_table, subjects_to_table
+from ccim_ray.datasets.subject import (
+    COUNTERFACTUAL,
+    agents_of,
+    factual_rows_of,
+    scenes_of,
+    subjects_from_table,
+    subjects_to_table,
+)
 from ccim_ray.deconfounders.card import CLUSTER, CONTEXT_FEATURES
 from ccim_ray.errors import RequestError
 from ccim_ray.storage import atomic_path
@@ -70,7 +77,7 @@ class ViewRows:
 
 @dataclass(frozen=True)
 class SubjectIndex:
-    """Splits and labels of a dataset's subjects, as trials need them; agents and scenes as subject.py gives them."""
+    """Splits and labels of a dataset's subjects, as trials need them; the last three as subject.py gives them."""
 
     subject_ids: tuple[str, ...]
     splits: npt.NDArray[np.str_]
@@ -79,6 +86,7 @@ class SubjectIndex:
     multi_label: bool
     agents: npt.NDArray[np.str_] | None = None
     scenes: npt.NDArray[np.str_] | None = None
+    factual_rows: npt.NDArray[np.int64] | None = None
 
     @property
     def metric(self) -> str:
@@ -122,6 +130,7 @@ def read_subject_index(path: Path) -> SubjectIndex:
         multi_label=facts["multi_label"],
         agents=agents_of(subjects),
         scenes=scenes_of(subjects),
+        factual_rows=factual_rows_of(subjects),
     )
 
 
@@ -186,6 +195,22 @@ class TrialInputs:
         for view in self.views.values():
             usable = usable & np.array([reason is None for reason in view.reasons])
         return np.flatnonzero(usable)
+
+    def counterfactuals(
+        self, rows: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+        """Which of these rows are seen in another scene too, by their place in ``rows``, and the rows where they are.
+
+        None where nobody is; a counterfactual whose image is unusable does not count.
+        """
+        if self.index.factual_rows is None:
+            return None
+        place_of = {row: place for place, row in enumerate(rows.tolist())}
+        counterfactual_rows = self.rows(COUNTERFACTUAL)
+        factual = self.index.factual_rows[counterfactual_rows].tolist()
+        seen = np.array([row in place_of for row in factual], bool)
+        places_P = np.array([place_of[row] for row in factual if row in place_of], np.int64)
+        return (places_P, counterfactual_rows[seen]) if seen.any() else None
 
     def context_groups(self, rows: npt.NDArray[np.int64]) -> list[Hashable] | None:
         """The context that each of these rows is in: its scene where that is known, else its cluster, else None."""

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ccim_ray.baselines.registry import baseline_card, baseline_label
+from ccim_ray.datasets.confounded_scenes.counterfactuals import load_counterfactuals
 from ccim_ray.datasets.confounded_scenes.world import load_truth
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.datasets.subject import agents_of, scenes_of
-from ccim_ray.metrics import chance, evaluate, evaluate_agents, evaluate_groups
+from ccim_ray.metrics import SCENE_SWAP_METRICS, chance, evaluate, evaluate_agents, evaluate_groups, evaluate_scene_swap
 from ccim_ray.plan import PlannedTrial
 from ccim_ray.reports.leave_one_out import Gain, leave_one_out
 from ccim_ray.reports.tables import ResultRow, Results, build_rows, constant_row, with_corrected_p
@@ -71,12 +73,13 @@ def collect(entries: Sequence[LedgerEntry]) -> dict[str, dict[str, dict[int, dic
 
 
 def reported_metrics(dataset: Dataset) -> tuple[str, ...]:
-    """The paper's metric, then for several labels 11-point mAP, where people are followed the mAP of agents, and where
-    scenes are known the metric in the worst of them."""
+    """The paper's metric, then for several labels 11-point mAP, where people are followed the mAP of agents, where
+    scenes are known the metric in the worst of them, and where subjects are seen in two scenes what that changes."""
     of_labels = ("mAP_11_point",) if dataset.multi_label else ()
     of_agents = ("mAP_agent",) if dataset.multi_label and agents_of(dataset.subjects) is not None else ()
     of_scenes = ("worst_group",) if scenes_of(dataset.subjects) is not None else ()
-    return (dataset.metric, *of_labels, *of_agents, *of_scenes)
+    swapped = any(subject.counterfactual_of is not None for subject in dataset.subjects)
+    return (dataset.metric, *of_labels, *of_agents, *of_scenes, *(SCENE_SWAP_METRICS if swapped else ()))
 
 
 def notes_of(dataset: Dataset, baselines: Iterable[str]) -> tuple[str, ...]:
@@ -103,7 +106,7 @@ def reference_rows(dataset: Dataset, baseline: str) -> list[ResultRow]:
         found = {"chance": chance(targets_SK, dataset.categories, dataset.multi_label, agents)}
         ids = [subject.subject_id for subject, here in zip(dataset.subjects, of_split, strict=True) if here]
         for setting, column in ORACLES.items() if dataset.name == "confounded_scenes" else ():
-            scores_SK = _truth_column(dataset.root, column, ids)
+            scores_SK = _column_of(load_truth(dataset.root), column, ids)
             found[setting] = evaluate(scores_SK, targets_SK, dataset.categories, dataset.multi_label)
             if agents is not None:
                 found[setting] |= evaluate_agents(scores_SK, targets_SK, agents, dataset.categories)
@@ -112,6 +115,7 @@ def reference_rows(dataset: Dataset, baseline: str) -> list[ResultRow]:
                 found[setting] |= evaluate_groups(
                     scores_SK, targets_SK, scenes, dataset.categories, dataset.multi_label
                 )
+            found[setting] |= _scene_swap_of_oracle(dataset, column, dict(zip(ids, scores_SK, strict=True)))
         rows += [
             constant_row(dataset.name, label, setting, f"{split}/{metric}", values[metric])
             for setting, values in found.items()
@@ -140,8 +144,9 @@ def measured_rows(
         name for settings in results.values() for seeds in settings.values() for seed in seeds.values() for name in seed
     }
     named = [f"{split}/{name}" for name in metrics or reported_metrics(dataset) for split in dataset.test_splits]
-    # No context group may be large enough to have a worst one.
-    named = [name for name in named if not name.endswith("/worst_group") or name in found]
+    # No context group may be large enough to have a worst one, and not every split is seen in two scenes.
+    optional = ("worst_group", *SCENE_SWAP_METRICS)
+    named = [name for name in named if name.rpartition("/")[2] not in optional or name in found]
     rows = [
         row
         for baseline, of_baseline in results.items()
@@ -189,8 +194,17 @@ def gains_without_one(
     ]
 
 
-def _truth_column(root: Path, column: str, subject_ids: Sequence[str]) -> np.ndarray:
-    table = load_truth(root)
+def _scene_swap_of_oracle(dataset: Dataset, column: str, factual: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What another scene changes in an oracle's answers about these subjects; empty where none is seen in two."""
+    own = {s.subject_id: s.counterfactual_of for s in dataset.subjects if s.counterfactual_of in factual}
+    if not own:
+        return {}
+    swapped_PK = _column_of(load_counterfactuals(dataset.root), column, list(own))
+    factual_PK = np.stack([factual[subject_id] for subject_id in own.values() if subject_id is not None])
+    return evaluate_scene_swap(factual_PK, swapped_PK, dataset.multi_label)
+
+
+def _column_of(table: pa.Table, column: str, subject_ids: Sequence[str]) -> np.ndarray:
     row_of = {subject_id: row for row, subject_id in enumerate(table["subject_id"].to_pylist())}
     values = np.array(table[column].to_pylist())
     return np.asarray(values[[row_of[subject_id] for subject_id in subject_ids]], np.float64)

@@ -1,6 +1,6 @@
 """One trial, top to bottom: a plain function that knows no Ray. Under DDP every rank calls it.
 
-Shape suffixes: B batch, S subjects, K categories.
+Shape suffixes: B batch, S subjects, P subjects seen in two scenes, K categories.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ccim_ray.checkpoint import (
 from ccim_ray.deconfounders.interface import Deconfounder
 from ccim_ray.experiment import Experiment
 from ccim_ray.journal import Journal
-from ccim_ray.metrics import evaluate, evaluate_agents, evaluate_groups
+from ccim_ray.metrics import evaluate, evaluate_agents, evaluate_groups, evaluate_scene_swap
 from ccim_ray.prepared import TrialInputs
 from ccim_ray.recogniser import Recogniser
 from ccim_ray.trial_folder import Metrics, TrialResult
@@ -177,6 +177,9 @@ def _test(recogniser: Recogniser, inputs: TrialInputs, folder: Path, device: tor
         scores[split], values = _score_split(recogniser, inputs, split, device)
         scores[f"{split}/targets"] = torch.from_numpy(inputs.index.targets[inputs.rows(split)])
         final |= values
+        swapped, values = _score_counterfactuals(recogniser, inputs, split, scores[split], device)
+        scores |= swapped
+        final |= values
     save_tensors(folder / "scores.safetensors", scores)
     return final
 
@@ -229,9 +232,40 @@ def _score_split(
     if groups is not None:
         values |= evaluate_groups(scores_SK, index.targets[rows], groups, index.categories, index.multi_label)
     if index.multi_label and index.agents is not None:
-        probabilities_SK = torch.from_numpy(scores_SK).double().sigmoid().numpy()
+        probabilities_SK = _probabilities(torch.from_numpy(scores_SK), multi_label=True)
         values |= evaluate_agents(probabilities_SK, index.targets[rows], index.agents[rows], index.categories)
     return torch.from_numpy(scores_SK), {f"{split}/{name}": value for name, value in values.items()}
+
+
+def _score_counterfactuals(
+    recogniser: Recogniser, inputs: TrialInputs, split: str, logits_SK: Tensor, device: torch.device
+) -> tuple[dict[str, Tensor], Metrics]:
+    """Of the split's subjects who are seen in another scene too: what that changes, as metrics.
+
+    Before them the scores that are added: ``split/counterfactual`` (P, K), logits in the other scene, and
+    ``split/counterfactual_of`` (P,), the places of the same subjects in ``logits_SK``. Both are empty where nobody is
+    seen twice, and there are no metrics where a value is not finite.
+    """
+    found = inputs.counterfactuals(inputs.rows(split)) if split != "val" else None
+    if found is None:
+        return {}, {}
+    places_P, rows_P = found
+    swapped_PK = torch.from_numpy(score_rows(recogniser, inputs, rows_P, device))
+    scores = {f"{split}/counterfactual": swapped_PK, f"{split}/counterfactual_of": torch.from_numpy(places_P)}
+    factual_PK = logits_SK[places_P]
+    if not bool(torch.isfinite(torch.cat([factual_PK, swapped_PK])).all()):
+        return scores, {}
+    multi_label = inputs.index.multi_label
+    values = evaluate_scene_swap(
+        _probabilities(factual_PK, multi_label), _probabilities(swapped_PK, multi_label), multi_label
+    )
+    return scores, {f"{split}/{name}": value for name, value in values.items()}
+
+
+def _probabilities(logits_SK: Tensor, multi_label: bool) -> npt.NDArray[np.float64]:
+    logits_SK = logits_SK.double()  # in single precision, confident answers become equal ones
+    probabilities_SK: npt.NDArray[np.float64] = (logits_SK.sigmoid() if multi_label else logits_SK.softmax(1)).numpy()
+    return probabilities_SK
 
 
 def _seed_of(seed: int, epoch: int, rank: int) -> int:

@@ -115,15 +115,20 @@ class Dataset:
         return tuple(name for name in self.splits if name.startswith("test"))
 
     def limited(self, subject_limit: int) -> Dataset:
-        """A copy with at most ``subject_limit`` subjects a split, chosen by a hash of their ids, order kept."""
-        ranked = sorted(self.subjects, key=lambda subject: hashlib.sha256(subject.subject_id.encode()).digest())
+        """A copy with at most ``subject_limit`` subjects a split, chosen by a hash of their ids, order kept.
+
+        A counterfactual is kept where the subject is that it is of.
+        """
+        factual = (subject for subject in self.subjects if subject.counterfactual_of is None)
+        ranked = sorted(factual, key=lambda subject: hashlib.sha256(subject.subject_id.encode()).digest())
         taken: dict[str, int] = {}
         chosen = set()
         for subject in ranked:
             taken[subject.split] = taken.get(subject.split, 0) + 1
             if taken[subject.split] <= subject_limit:
                 chosen.add(subject.subject_id)
-        return replace(self, subjects=tuple(s for s in self.subjects if s.subject_id in chosen))
+        kept = (s for s in self.subjects if (s.counterfactual_of or s.subject_id) in chosen)
+        return replace(self, subjects=tuple(kept))
 
     @cached_property
     def targets(self) -> npt.NDArray[np.float32]:
@@ -147,8 +152,9 @@ class Dataset:
         digest.update(json.dumps(head, sort_keys=True).encode())
         for subject in self.subjects:
             record = asdict(subject)
-            if subject.agent is None:
-                del record["agent"]  # a field that came later: without it, older fingerprints stay what they were
+            for later in ("agent", "counterfactual_of"):
+                if record[later] is None:
+                    del record[later]  # without a field that came later, older fingerprints stay what they were
             digest.update(json.dumps(record, sort_keys=True).encode())
             for picture in (subject.image, subject.depth):
                 if picture is not None:

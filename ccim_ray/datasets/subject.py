@@ -15,6 +15,9 @@ Box = tuple[float, float, float, float]
 
 Point = tuple[float, float]
 
+COUNTERFACTUAL = "counterfactual"
+"""The embedded world's split of subjects who are shown once more, in another scene."""
+
 SUBJECT_SCHEMA = pa.schema(
     [
         pa.field("subject_id", pa.string(), nullable=False),
@@ -33,6 +36,7 @@ SUBJECT_SCHEMA = pa.schema(
         pa.field("frame", pa.int64()),
         pa.field("agent", pa.string()),
         pa.field("box_source", pa.string(), nullable=False),
+        pa.field("counterfactual_of", pa.string()),
     ]
 )
 
@@ -45,7 +49,8 @@ class Subject:
         subject_id: unique within the dataset, stable across runs.
         image: path of the picture relative to the dataset's root, with forward slashes.
         width, height: size of the decoded image in pixels.
-        split: "train", "val", "test", or the embedded world's "test_id", "test_do", "test_anti".
+        split: "train", "val", "test", or the embedded world's "test_id", "test_do", "test_anti"
+            and COUNTERFACTUAL.
         body_box: the person's box.
         face_box: the person's face, where known.
         other_boxes: boxes of the other people in the image.
@@ -55,6 +60,7 @@ class Subject:
         scene, video, frame: where known.
         agent: "<video>/<agent>", where one person is followed through a video: the same in all of its frames.
         box_source: where body_box comes from: "annotation", "user", "face", or a detector's name.
+        counterfactual_of: ``subject_id`` of the same person in the scene that the world drew; in COUNTERFACTUAL alone.
     """
 
     subject_id: str
@@ -73,6 +79,7 @@ class Subject:
     video: str | None = None
     frame: int | None = None
     agent: str | None = None
+    counterfactual_of: str | None = None
 
 
 def clip_box(box: Iterable[float], width: int, height: int) -> Box | None:
@@ -105,6 +112,20 @@ def scenes_of(subjects: Sequence[Subject]) -> npt.NDArray[np.str_] | None:
     return np.array(known) if known and len(known) == len(scenes) else None
 
 
+def factual_rows_of(subjects: Sequence[Subject]) -> npt.NDArray[np.int64] | None:
+    """Row of the subject that each is the counterfactual of, -1 for the others; None where nobody is one.
+
+    Raises ValueError for a counterfactual of nobody.
+    """
+    row_of = {subject.subject_id: row for row, subject in enumerate(subjects)}
+    factual = [subject.counterfactual_of for subject in subjects]
+    missing = next((name for name in factual if name is not None and name not in row_of), None)
+    if missing is not None:
+        raise ValueError(f"a counterfactual of {missing}, who is not among the {len(subjects)} subjects")
+    rows_S = np.array([-1 if name is None else row_of[name] for name in factual], np.int64)
+    return rows_S if (rows_S >= 0).any() else None
+
+
 def face_region(subject: Subject) -> Box:
     """The face; where none is known, the upper third of the body box."""
     if subject.face_box is not None:
@@ -125,7 +146,7 @@ def subjects_from_table(table: pa.Table) -> tuple[Subject, ...]:
 
 def _subject_from_row(row: dict) -> Subject:  # type: ignore[type-arg]
     # An index that was written before a column was added lacks it.
-    optional = {name: row.get(name) for name in ("depth", "scene", "video", "frame", "agent")}
+    optional = {name: row.get(name) for name in ("depth", "scene", "video", "frame", "agent", "counterfactual_of")}
     return Subject(
         subject_id=row["subject_id"],
         image=row["image"],

@@ -11,6 +11,7 @@ from typing import Any
 import ray.data
 
 from ccim_ray.console import say, stage
+from ccim_ray.datasets.confounded_scenes.counterfactuals import COUNTERFACTUALS_FILE
 from ccim_ray.datasets.confounded_scenes.defects import PLANTED_FILE
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import (
@@ -23,6 +24,7 @@ from ccim_ray.datasets.confounded_scenes.world import (
     write_chunk,
 )
 from ccim_ray.datasets.groupwalk import NOTE
+from ccim_ray.datasets.subject import COUNTERFACTUAL
 from ccim_ray.errors import RequestError
 from ccim_ray.pipeline.cluster import join_cluster, plain_errors
 from ccim_ray.rates import Rates
@@ -40,7 +42,7 @@ def render_world(settings: WorldSettings, root: Path, rates: Rates | None = None
     chunks = world_plan(settings)
     rows_folder = root / ".rows"
     open_chunks = [chunk for chunk in chunks if not _rows_path(rows_folder, chunk).exists()]
-    say(f"Rendering {settings.images} pictures of the world confounded_scenes ({settings.like}) to {root}")
+    say(f"Rendering {settings.pictures} pictures of the world confounded_scenes ({settings.like}) to {root}")
     with stage("render", "pictures", sum(chunk.stop - chunk.start for chunk in open_chunks)) as progress:
         if open_chunks:
             tasks = [asdict(chunk) for chunk in open_chunks]
@@ -76,6 +78,10 @@ def make_world(settings: WorldSettings, out: Path, defect_rate: float = 0.0) -> 
     with plain_errors():
         render_world(settings, root, defect_rate=defect_rate)
     say(f"Wrote {settings.images} pictures, annotations like {settings.like}, splits and truth to {root}")
+    say(
+        f"  beside them, in no annotation: {COUNTERFACTUAL}/, {settings.counterfactuals} subjects of test_do in another"
+        f" scene ({COUNTERFACTUALS_FILE})"
+    )
     if settings.like == "groupwalk":
         say(f"  groupwalk: {NOTE}")
     if planned.record is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from ccim_ray.metrics import LOWER_IS_BETTER
 from ccim_ray.reports.tables import ResultRow, cells, reference_of, subject_of, with_notes
 from ccim_ray.storage import atomic_path
 
@@ -74,7 +75,7 @@ def _best_text(block: Sequence[ResultRow], metric: str) -> str | None:
     measured = [row for row in block if row.metric == metric and row.n_seeds and row.mean is not None]
     if not measured:
         return None
-    choose = min if "loss" in metric else max
+    choose = min if "loss" in metric or metric.rpartition("/")[2] in LOWER_IS_BETTER else max
     return _mean_and_sd(choose(measured, key=lambda row: row.mean or 0.0), block)[0]
 
 

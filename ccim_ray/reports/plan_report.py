@@ -39,12 +39,12 @@ def plan_rows(plan: Plan) -> list[PlanRow]:
     rows = []
     world = plan.source.world
     rendered = world is not None and is_complete(world, plan.source.root)
-    subjects = world.images if world else len(plan.source.known.subjects)
+    subjects = world.pictures if world else len(plan.source.known.subjects)
     if world:
-        to_render = 0 if rendered else world.images
+        to_render = 0 if rendered else world.pictures
         disk = to_render * PICTURE_BYTES[world.like] * (world.image_size / 128) ** 2
         rows.append(
-            PlanRow("render", f"{world.images - to_render} pictures", f"{to_render}", "render", to_render, disk)
+            PlanRow("render", f"{world.pictures - to_render} pictures", f"{to_render}", "render", to_render, disk)
         )
     elif plan.source.annotated.videos:
         frames = sum(len(needed.numbers) for needed in needed_frames(plan.source.annotated))

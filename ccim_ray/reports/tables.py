@@ -50,6 +50,8 @@ _MEANINGS = {
     "mAP_11_point": "AP as the mean of the best precision at 11 recalls; its chance is simulated",
     "mAP_agent": "over agents, each scored by the mean probability of its frames; its chance is that of all orders",
     "worst_group": f"within the worst scene or context cluster of {MIN_GROUP_SUBJECTS} subjects or more",
+    "flip_rate": "share of subjects whose most probable category another scene changes; lower is better",
+    "scene_tv": "how far another scene moves the probabilities (mean total variation); lower is better",
 }
 
 Results = Mapping[str, Mapping[int, Mapping[str, float]]]

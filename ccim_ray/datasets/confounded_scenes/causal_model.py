@@ -205,11 +205,16 @@ class CausalModel:
             _cooccurrence(self.categories, generator) if settings.like == "emotic" else np.eye(len(self.categories))
         )
 
-    def draw(self, split: str, count: int) -> Latents:
-        """Latents of ``count`` pictures of ``split``; the same for the same settings, split and count."""
+    def draw(self, split: str, count: int, scene_N: Integers | None = None) -> Latents:
+        """Latents of ``count`` pictures of ``split``; the same for the same settings, split and count.
+
+        With ``scene_N`` the scenes are those, and every exogenous draw is the one that it is without: an
+        intervention on the scene (Pearl's abduction, action, prediction).
+        """
         generator = np.random.default_rng([self.settings.seed, list(SPLIT_ENVIRONMENTS).index(split)])
         environment = SPLIT_ENVIRONMENTS[split]
-        scene_N = generator.choice(len(self.scene_names), count, p=self.scene_prior_Z)
+        natural_N = generator.choice(len(self.scene_names), count, p=self.scene_prior_Z)
+        scene_N = natural_N if scene_N is None else scene_N
         emotion_N = _categorical(self.emotion_given_scene[environment][scene_N], generator)
         ambiguous_N = generator.random(count) < self.settings.ambiguity
         apparent_N = np.where(ambiguous_N, _categorical(self.confusion_EE[emotion_N], generator), emotion_N)
@@ -248,6 +253,19 @@ class CausalModel:
             scene_seed_N=generator.integers(0, 2**31, count),
             person_seed_N=generator.integers(0, 2**31, count),
         )
+
+    def counterfactuals(self, count: int, size: int) -> Latents:
+        """The first ``count`` of the ``size`` subjects of test_do, each in another scene, drawn from P(z) without its
+        own.
+
+        There the emotion has no cause in the scene, so the subject, its labels, the other people, the light and the
+        objects that belong to the emotion stay; the background and the objects that belong to the scene change.
+        """
+        generator = np.random.default_rng([self.settings.seed, len(SPLIT_ENVIRONMENTS)])
+        natural_N = self.draw("test_do", size).scene_N
+        other_NZ = np.tile(self.scene_prior_Z, (size, 1))
+        other_NZ[np.arange(size), natural_N] = 0
+        return self.draw("test_do", size, _categorical(other_NZ, generator)).rows(0, count)
 
     def _expressions(
         self, emotion: Integers, intensity: Floats, spread: float, generator: np.random.Generator

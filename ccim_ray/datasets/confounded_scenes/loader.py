@@ -12,6 +12,11 @@ from pydantic import ValidationError
 
 from ccim_ray.datasets.annotation_files import digest_files
 from ccim_ray.datasets.caer_s import load_caer_s
+from ccim_ray.datasets.confounded_scenes.counterfactuals import (
+    COUNTERFACTUALS_FILE,
+    counterfactual_subject,
+    load_counterfactuals,
+)
 from ccim_ray.datasets.confounded_scenes.defects import PLANTED_FILE
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import load_truth
@@ -34,10 +39,11 @@ _REAL_LOADERS: dict[str, Callable[[Path, LoadOptions], Dataset]] = {
 def load_confounded_scenes(root: Path, options: LoadOptions = AS_PUBLISHED) -> Dataset:
     """Read an embedded world with the loader of the dataset whose format it is written in.
 
-    By ``subject_id`` the truth adds face_box, keypoints, other_boxes, depth and scene.
+    By ``subject_id`` the truth adds face_box, keypoints, other_boxes, depth and scene. The counterfactuals come last,
+    in a split of their own that is none of ``test_splits``.
 
     Raises:
-        RequestError: ``world.json`` or ``truth.parquet`` is missing or malformed, the truth and the pictures
+        RequestError: ``world.json`` or a table of the world is missing or malformed, the truth and the pictures
             disagree, defects were planted, or the real loader refuses the files.
     """
     root = root.resolve()
@@ -54,11 +60,13 @@ def load_confounded_scenes(root: Path, options: LoadOptions = AS_PUBLISHED) -> D
         truth = {row["subject_id"]: row for row in load_truth(root).to_pylist()}
     except (pa.ArrowException, OSError, KeyError) as error:
         raise RequestError(f"{root / TRUTH_FILE}: cannot be read ({error}); make the world again") from error
-    own_digest = digest_files(root, [root / WORLD_FILE, root / TRUTH_FILE])
+    subjects = _joined(real.subjects, truth, root / TRUTH_FILE, real.defects)
+    counterfactuals = tuple(_counterfactuals(root, subjects))
+    own_digest = digest_files(root, [root / WORLD_FILE, root / TRUTH_FILE, root / COUNTERFACTUALS_FILE])
     return replace(
         real,
         name="confounded_scenes",
-        subjects=_joined(real.subjects, truth, root / TRUTH_FILE, real.defects),
+        subjects=subjects + counterfactuals,
         annotation_digest=f"{settings.like}:{real.annotation_digest}:{own_digest}",
         note="",  # what is unsure about the real dataset's files is not about these
     )
@@ -95,6 +103,13 @@ def _joined(
     for subject_id in truth:
         defects.add("subject of the truth that could not be read", subject_id)
     return tuple(joined)
+
+
+def _counterfactuals(root: Path, subjects: Iterable[Subject]) -> Iterable[Subject]:
+    known = {subject.subject_id for subject in subjects}
+    for row in load_counterfactuals(root).to_pylist():
+        if row["counterfactual_of"] in known:
+            yield _with_truth(counterfactual_subject(row), row)
 
 
 def _with_truth(subject: Subject, row: dict[str, Any]) -> Subject:

@@ -15,6 +15,9 @@ SPLIT_SHARES: dict[str, float] = {
 }
 """Share of the images in each split; train takes what rounding leaves."""
 
+MAX_COUNTERFACTUALS = 300
+"""Most subjects of test_do that are painted once more in another scene."""
+
 
 class WorldSettings(BaseModel):
     """A world is a pure function of these values: same settings, same bytes on disk."""
@@ -24,7 +27,7 @@ class WorldSettings(BaseModel):
     like: Literal["caer_s", "emotic", "groupwalk"] = "caer_s"
     """Label set and on-disk format: 7 single-label, 26 multi-label, or 4 categories."""
     images: int = Field(default=10_000, ge=50)
-    """Pictures over all splits."""
+    """Pictures over all splits, without the counterfactual ones."""
     bias: float = Field(default=0.8, ge=0, le=1)
     """rho: share of a scene's emotions drawn from the scene's own preference."""
     ambiguity: float = Field(default=0.5, ge=0, le=1)
@@ -39,3 +42,13 @@ class WorldSettings(BaseModel):
         """Images in each split; they add up to ``images``."""
         sizes = {name: round(share * self.images) for name, share in SPLIT_SHARES.items() if name != "train"}
         return {"train": self.images - sum(sizes.values()), **sizes}
+
+    @property
+    def counterfactuals(self) -> int:
+        """How many subjects of test_do, the first ones, are painted once more in another scene."""
+        return min(MAX_COUNTERFACTUALS, self.split_sizes()["test_do"])
+
+    @property
+    def pictures(self) -> int:
+        """All pictures that are painted."""
+        return self.images + self.counterfactuals

@@ -17,11 +17,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ccim_ray.datasets.confounded_scenes.causal_model import SPLIT_ENVIRONMENTS, CausalModel, Floats, Latents
+from ccim_ray.datasets.confounded_scenes.causal_model import CausalModel, Floats, Latents
+from ccim_ray.datasets.confounded_scenes.counterfactuals import (
+    COUNTERFACTUALS_FILE,
+    name_counterfactuals,
+    write_counterfactuals,
+)
 from ccim_ray.datasets.confounded_scenes.defects import PLANTED_FILE, DefectPlan, plan_defects
 from ccim_ray.datasets.confounded_scenes.oracle import oracle_probabilities
 from ccim_ray.datasets.confounded_scenes.render import render
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.datasets.confounded_scenes.truth import TRUTH_SCHEMA
 from ccim_ray.datasets.confounded_scenes.writers import (
     PictureName,
     PictureRow,
@@ -30,35 +36,13 @@ from ccim_ray.datasets.confounded_scenes.writers import (
     write_annotations,
     write_atomically,
 )
+from ccim_ray.datasets.subject import COUNTERFACTUAL
 from ccim_ray.errors import RequestError
 
 CHUNK_SIZE = 128
 """Most pictures of one chunk."""
 
 _COMPLETE, _UNFINISHED = "world.json", "world.unfinished.json"
-
-_BOX = pa.list_(pa.float64(), 4)
-TRUTH_SCHEMA = pa.schema(
-    [
-        pa.field("subject_id", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("scene", pa.string(), nullable=False),
-        pa.field("emotion", pa.string(), nullable=False),
-        pa.field("ambiguous", pa.bool_(), nullable=False),
-        pa.field("oracle_observational", pa.list_(pa.float64()), nullable=False),
-        pa.field("oracle_do", pa.list_(pa.float64()), nullable=False),
-        pa.field("oracle_subject", pa.list_(pa.float64()), nullable=False),
-        pa.field("face_box", _BOX, nullable=False),
-        pa.field("keypoints", pa.list_(pa.list_(pa.float64(), 2)), nullable=False),
-        pa.field("other_boxes", pa.list_(_BOX), nullable=False),
-        pa.field("depth", pa.string(), nullable=False),
-    ]
-)
-"""Columns of truth.parquet: what only the causal model knows, and what perception would have to find.
-
-``emotion`` is the true one, whatever was annotated. Probabilities are in the dataset's order of categories.
-Boxes and keypoints are in pixels as in ``Subject``; ``depth`` is a path relative to the root.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +59,39 @@ class _Draw:
     model: CausalModel
     latents: dict[str, Latents]
     names: dict[str, list[PictureName]]
+    dataset: dict[str, list[PictureName]]
+    """The names in the files of the imitated dataset: without the counterfactuals."""
 
 
 @lru_cache(maxsize=1)
 def _draw(settings: WorldSettings) -> _Draw:
     model = CausalModel(settings)
     latents = {split: model.draw(split, count) for split, count in settings.split_sizes().items()}
-    return _Draw(model, latents, name_pictures(model, latents))
+    names = name_pictures(model, latents)
+    again = settings.counterfactuals
+    others = {COUNTERFACTUAL: model.counterfactuals(again, len(names["test_do"]))}
+    their_names = {COUNTERFACTUAL: name_counterfactuals(names["test_do"][:again])}
+    return _Draw(model, latents | others, names | their_names, names)
 
 
 def world_plan(settings: WorldSettings) -> list[Chunk]:
     """Chunks that together hold every picture once; the same for the same settings."""
     return [
         Chunk(split, start, min(start + CHUNK_SIZE, count))
-        for split, count in settings.split_sizes().items()
+        for split, count in _sizes(settings).items()
         for start in range(0, count, CHUNK_SIZE)
     ]
+
+
+def _sizes(settings: WorldSettings) -> dict[str, int]:
+    """Pictures of each split, the counterfactuals last."""
+    return settings.split_sizes() | {COUNTERFACTUAL: settings.counterfactuals}
 
 
 @lru_cache(maxsize=1)
 def planned_defects(settings: WorldSettings, defect_rate: float) -> DefectPlan:
     """The defects of the world of these settings. Raises RequestError for a rate that it cannot hold."""
-    return plan_defects(settings, _draw(settings).names if defect_rate else {}, defect_rate)
+    return plan_defects(settings, _draw(settings).dataset if defect_rate else {}, defect_rate)
 
 
 def claim_folder(settings: WorldSettings, root: Path, defect_rate: float = 0.0) -> DefectPlan:
@@ -179,19 +174,23 @@ def write_chunk(settings: WorldSettings, chunk: Chunk, root: Path, defect_rate: 
 
 
 def finish_world(settings: WorldSettings, rows: Iterable[PictureRow], root: Path, defect_rate: float = 0.0) -> None:
-    """Write annotations, truth and, last, world.json, from the rows of all chunks in any order.
+    """Write annotations, truth, counterfactuals and, last, world.json, from the rows of all chunks in any order.
 
     Raises ValueError where rows are missing or doubled, RequestError where ``root`` holds something else.
     """
     root = Path(root)
     defects = claim_folder(settings, root, defect_rate)
-    splits = list(SPLIT_ENVIRONMENTS)
+    sizes = _sizes(settings)
+    splits = list(sizes)
     ordered = sorted(rows, key=lambda row: (splits.index(row["split"]), row["index"]))
-    expected = [(split, index) for split, count in settings.split_sizes().items() for index in range(count)]
+    expected = [(split, index) for split, count in sizes.items() for index in range(count)]
     if [(row["split"], row["index"]) for row in ordered] != expected:
         raise ValueError(f"finish_world needs each of {len(expected)} pictures once, got {len(ordered)} rows")
-    write_annotations(settings.like, list(defects.rows(ordered)), root)
-    truth = [{name: row[name] for name in TRUTH_SCHEMA.names} for row in ordered]  # type: ignore[literal-required]
+    drawn, counterfactual = ordered[: settings.images], ordered[settings.images :]
+    write_annotations(settings.like, list(defects.rows(drawn)), root)
+    factual = [row for row in drawn if row["split"] == "test_do"][: len(counterfactual)]
+    write_counterfactuals(counterfactual, factual, root)
+    truth = [{name: row[name] for name in TRUTH_SCHEMA.names} for row in drawn]  # type: ignore[literal-required]
     stream = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(truth, schema=TRUTH_SCHEMA), stream)
     write_atomically(root / "truth.parquet", stream.getvalue())
@@ -210,6 +209,8 @@ def is_complete(settings: WorldSettings, root: Path, defect_rate: float = 0.0) -
     path = Path(root) / _COMPLETE
     if not path.is_file() or path.read_bytes() != _settings_bytes(settings):
         return False
+    if not path.with_name(COUNTERFACTUALS_FILE).is_file():
+        return False  # written by a version that had none
     return _content(path.with_name(PLANTED_FILE)) == planned_defects(settings, defect_rate).record
 
 
