@@ -156,6 +156,16 @@ def test_a_wrong_record_is_named(dataset, changes, said):
         check_dataset(changed(dataset, **changes))
 
 
+def test_a_counterfactual_belongs_to_a_test_subject_and_to_its_own_split(dataset):
+    *others, last = dataset.subjects
+    assert last.counterfactual_of is not None
+    train = next(subject.subject_id for subject in others if subject.split == "train")
+    for wrong in ({"split": "test_do"}, {"counterfactual_of": "nobody"}, {"counterfactual_of": train}):
+        damaged = replace(dataset, subjects=(*others, replace(last, **wrong)))
+        with pytest.raises(AssertionError, match="1 x counterfactual outside the split counterfactual, or of no test"):
+            check_dataset(damaged)
+
+
 def test_a_doubled_id_and_a_missing_split_are_named(dataset):
     with pytest.raises(AssertionError, match="1 x subject_id twice"):
         check_dataset(changed(dataset, subject_id=dataset.subjects[1].subject_id))

@@ -19,6 +19,7 @@ from ccim_ray.metrics import (
     evaluate,
     evaluate_agents,
     evaluate_groups,
+    evaluate_scene_swap,
     worst_group,
 )
 
@@ -186,6 +187,61 @@ def test_an_agent_of_one_frame_each_is_a_subject():
 def test_logits_are_refused_where_probabilities_are_averaged():
     with pytest.raises(ValueError, match="^values from -1 to 3 are no probabilities"):
         evaluate_agents(np.array([[-1.0], [3.0]]), np.ones((2, 1)), np.array(["a", "a"]), ["x"])
+
+
+def test_another_scene_changes_what_was_counted_by_hand():
+    own = np.array([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6], [0.5, 0.4, 0.1], [0.1, 0.8, 0.1]])
+    swapped = np.array([[0.3, 0.6, 0.1], [0.1, 0.1, 0.8], [0.5, 0.4, 0.1], [0.0, 0.0, 1.0]])
+    # The first and the last change their category; distances are 0.3, 0.2, 0 and 0.9.
+    assert evaluate_scene_swap(own, swapped, multi_label=False) == pytest.approx({"flip_rate": 0.5, "scene_tv": 0.35})
+    own, swapped = np.array([[0.9, 0.2], [0.4, 0.3]]), np.array([[0.9, 1.0], [0.5, 0.0]])
+    found = evaluate_scene_swap(own, swapped, multi_label=True)
+    assert found == pytest.approx({"flip_rate": 0.5, "scene_tv": (0.8 / 2 + 0.4 / 2) / 2})
+
+
+two_answers = st.integers(1, 12).flatmap(
+    lambda count: st.tuples(
+        *(st.lists(st.lists(st.floats(0, 1), min_size=4, max_size=4), min_size=count, max_size=count) for _ in "ab")
+    )
+)
+
+
+@settings(deadline=None)
+@given(two_answers, st.booleans())
+def test_scene_swap_is_a_distance_that_a_model_blind_to_the_scene_has_none_of(answers, multi_label):
+    own, swapped = (np.array(answer) + 1e-6 for answer in answers)
+    scale = 1.00001 if multi_label else None
+    own, swapped = (answer / (scale or answer.sum(1, keepdims=True)) for answer in (own, swapped))
+    found = evaluate_scene_swap(own, swapped, multi_label)
+    assert set(found) == {"flip_rate", "scene_tv"}
+    assert all(0 <= value <= 1 for value in found.values())
+    assert evaluate_scene_swap(swapped, own, multi_label) == pytest.approx(found)
+    assert evaluate_scene_swap(own, own, multi_label) == {"flip_rate": 0, "scene_tv": 0}
+    order = np.arange(len(own))[::-1]
+    assert evaluate_scene_swap(own[order], swapped[order], multi_label) == pytest.approx(found)
+    per_subject = [evaluate_scene_swap(own[[row]], swapped[[row]], multi_label) for row in order]
+    assert np.mean([one["scene_tv"] for one in per_subject]) == pytest.approx(found["scene_tv"])
+    assert np.mean([one["flip_rate"] for one in per_subject]) == pytest.approx(found["flip_rate"])
+
+
+def test_a_model_of_the_scene_alone_changes_every_answer_where_scenes_favour_different_categories():
+    scene, other = np.array([0, 1, 2, 0]), np.array([1, 2, 0, 2])
+    assert evaluate_scene_swap(np.eye(3)[scene], np.eye(3)[other], False) == {"flip_rate": 1, "scene_tv": 1}
+
+
+@pytest.mark.parametrize(
+    ("own", "swapped", "multi_label", "message"),
+    [
+        (np.full((2, 2), 0.5), np.full((3, 2), 0.5), False, "alike"),
+        (np.array([[1.5, -0.5]]), np.array([[0.5, 0.5]]), False, "values from -0.5 to 1.5 are no probabilities"),
+        (np.array([[0.5, 0.5]]), np.array([[0.9, 0.9]]), False, "do not add to 1"),
+        (np.array([[0.5, np.nan]]), np.array([[0.9, 0.9]]), True, "are no probabilities"),
+    ],
+)
+def test_answers_that_are_no_probabilities_are_refused(own, swapped, multi_label, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_scene_swap(own, swapped, multi_label)
+    assert evaluate_scene_swap(np.zeros((0, 2)), np.zeros((0, 2)), multi_label) == {}
 
 
 def test_groups_are_scored_apart_and_the_worst_is_found():

@@ -305,3 +305,37 @@ def test_rows_of_a_split_are_those_usable_in_every_view():
     assert inputs.rows("train").tolist() == [2]
     assert inputs.rows("val").tolist() == [1, 5]
     assert inputs.rows("test_do").tolist() == []
+
+
+def test_counterfactuals_are_found_by_the_place_of_their_subject():
+    splits = ["train", "test_do", "counterfactual", "test_do", "test_do", "counterfactual", "counterfactual"]
+    index = SubjectIndex(
+        subject_ids=tuple(f"s{number}" for number in range(7)),
+        splits=np.array(splits),
+        targets=np.zeros((7, 2), np.float32),
+        categories=("a", "b"),
+        multi_label=True,
+        factual_rows=np.array([-1, -1, 4, -1, -1, 3, 1]),
+    )
+    blank = np.zeros((7, 1), np.float32)
+
+    def found(bad, split="test_do", index=index):
+        reasons = tuple("bad" if row == bad else None for row in range(7))
+        inputs = TrialInputs(index, {"body": ViewRows((blank,), reasons)}, None)
+        pairs = inputs.counterfactuals(inputs.rows(split))
+        return None if pairs is None else [array.tolist() for array in pairs]
+
+    assert found(bad=None) == [[2, 1, 0], [2, 5, 6]]
+    assert found(bad=5) == [[2, 0], [2, 6]]  # unusable in the other scene
+    assert found(bad=1) == [[1, 0], [2, 5]]  # unusable in its own
+    assert found(bad=None, split="train") is None
+    assert found(bad=None, index=replace(index, factual_rows=None)) is None
+
+
+def test_the_index_on_disk_keeps_who_is_whose_counterfactual(tmp_path, small_world):
+    dataset = load_dataset("confounded_scenes", small_world)
+    write_subject_index(dataset, tmp_path / "subjects.parquet")
+    index = read_subject_index(tmp_path / "subjects.parquet")
+    named = [None if row < 0 else index.subject_ids[row] for row in index.factual_rows]
+    assert named == [subject.counterfactual_of for subject in dataset.subjects]
+    assert sum(name is not None for name in named) == 8

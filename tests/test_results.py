@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ccim_ray.datasets.confounded_scenes.counterfactuals import load_counterfactuals
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import load_truth, write_world
 from ccim_ray.datasets.dataset import Dataset, Defects
 from ccim_ray.datasets.registry import load_dataset
 from ccim_ray.datasets.subject import Subject
+from ccim_ray.metrics import SCENE_SWAP_METRICS
 from ccim_ray.plan import make_plan
 from ccim_ray.presets import default_experiment
 from ccim_ray.results import (
@@ -121,7 +123,8 @@ def test_references_are_chance_and_the_oracles_of_every_test_split(worlds, like)
     names = ("chance", "Bayes oracle P(Y|X)", "Bayes oracle P(Y|do(X))")
     splits = ("test_id", "test_do", "test_anti")
     metrics = {"caer_s": ["accuracy"], "emotic": ["mAP", "mAP_11_point"]}[like]
-    assert set(rows) == {(name, f"{split}/{metric}") for name in names for split in splits for metric in metrics}
+    scored = {(name, f"{split}/{metric}") for name in names for split in splits for metric in metrics}
+    assert set(rows) == scored | {(name, f"test_do/{metric}") for name in names[1:] for metric in SCENE_SWAP_METRICS}
     assert all(row.n_seeds is None and row.sd is None and row.delta is None for row in rows.values())
     assert {(row.dataset, row.baseline) for row in rows.values()} == {("confounded_scenes", "emot_net")}
     for split in splits:
@@ -152,6 +155,32 @@ def test_reference_accuracies_are_those_counted_by_hand(worlds):
     }
     found = {row.setting: row.mean for row in reference_rows(dataset, "emot_net") if row.metric == "test_do/accuracy"}
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("like", ["caer_s", "emotic"])
+def test_an_oracles_scene_swap_is_that_counted_by_hand_and_almost_none_without_the_bias(worlds, like):
+    dataset = worlds[like]
+    truth = {row["subject_id"]: row for row in load_truth(dataset.root).to_pylist()}
+    found = {(row.setting, row.metric): row.mean for row in reference_rows(dataset, "emot_net")}
+    for setting, column in (("P(Y|X)", "oracle_observational"), ("P(Y|do(X))", "oracle_do")):
+        flips, distances = [], []
+        for row in load_counterfactuals(dataset.root).to_pylist():
+            own, other = truth[row["counterfactual_of"]][column], row[column]
+            flips.append(own.index(max(own)) != other.index(max(other)))
+            change = sum(abs(p - q) for p, q in zip(own, other, strict=True))
+            distances.append(change / (2 if like == "caer_s" else len(own)))
+        assert found[f"Bayes oracle {setting}", "test_do/flip_rate"] == pytest.approx(np.mean(flips))
+        assert found[f"Bayes oracle {setting}", "test_do/scene_tv"] == pytest.approx(np.mean(distances))
+    for metric in ("test_do/flip_rate", "test_do/scene_tv"):
+        biased, causal = (found[f"Bayes oracle {setting}", metric] for setting in ("P(Y|X)", "P(Y|do(X))"))
+        assert causal < 0.15 < 2 * 0.15 < biased or like == "emotic"
+        assert causal < biased
+
+
+def test_a_metric_of_one_split_has_no_rows_on_the_others(worlds):
+    metrics = {f"{split}/accuracy": 0.5 for split in ("test_id", "test_do", "test_anti")} | {"test_do/flip_rate": 0.25}
+    rows = measured_rows(worlds["caer_s"], {"emot_net": {"vanilla": {0: metrics}}}, "vanilla", {})
+    assert {row.metric: row.mean for row in rows} == metrics
 
 
 def test_a_real_dataset_has_chance_alone(worlds):
@@ -238,7 +267,7 @@ def test_the_papers_metric_comes_first_and_agents_only_where_they_are_followed(f
 
 
 def test_the_worst_scene_is_reported_where_all_are_known_and_a_trial_has_one(followed, worlds):
-    assert reported_metrics(worlds["caer_s"]) == ("accuracy", "worst_group")
+    assert reported_metrics(worlds["caer_s"]) == ("accuracy", "worst_group", "flip_rate", "scene_tv")
     placed = replace(followed, subjects=tuple(replace(subject, scene="park") for subject in followed.subjects))
     assert reported_metrics(placed) == ("mAP", "mAP_11_point", "mAP_agent", "worst_group")
     without = {"test/mAP": 0.5, "test/mAP_11_point": 0.6, "test/mAP_agent": 0.7}

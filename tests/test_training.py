@@ -230,6 +230,64 @@ def test_agents_are_scored_by_the_probabilities_of_their_frames(tmp_path):
     assert {name: value for name, value in result.metrics.items() if "agent" not in name} == without
 
 
+def with_counterfactuals(inputs, views_of):
+    """Every subject of test_do once more; ``views_of`` (name, its rows) gives what is seen in the other scene."""
+    own = inputs.rows("test_do")
+    views = {}
+    for name, view in inputs.views.items():
+        rows = view.take(np.arange(len(view)))
+        seen = np.concatenate([rows, views_of(name, rows[own])]).astype(np.float32)
+        views[name] = ViewRows((seen,), (*view.reasons, *[None] * len(own)))
+    index = replace(
+        inputs.index,
+        subject_ids=(*inputs.index.subject_ids, *(f"{inputs.index.subject_ids[row]} again" for row in own)),
+        splits=np.concatenate([inputs.index.splits, np.repeat("counterfactual", len(own))]),
+        targets=np.concatenate([inputs.index.targets, inputs.index.targets[own]]),
+        factual_rows=np.concatenate([np.full(len(inputs.index.splits), -1), own]),
+    )
+    return TrialInputs(index, views, inputs.dictionary)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_what_another_scene_changes_is_that_of_the_saved_scores(tmp_path, multi_label):
+    alone = make_inputs(multi_label=multi_label)
+    inputs = with_counterfactuals(alone, lambda name, rows: rows[::-1] if name == "context" else rows)
+    result = run(tmp_path / "both", inputs)
+    scores = {name: value.double() for name, value in load_file(tmp_path / "both" / "scores.safetensors").items()}
+    own, swapped = scores["test_do"][scores["test_do/counterfactual_of"].long()], scores["test_do/counterfactual"]
+    assert own.shape == swapped.shape == (15, 4)
+    flipped = own.argmax(1) != swapped.argmax(1)
+    change = (own.sigmoid() - swapped.sigmoid()) if multi_label else (own.softmax(1) - swapped.softmax(1))
+    distance = change.abs().mean(1) if multi_label else change.abs().sum(1) / 2
+    assert result.metrics["test_do/flip_rate"] == pytest.approx(flipped.double().mean().item())
+    assert result.metrics["test_do/scene_tv"] == pytest.approx(distance.mean().item())
+    assert 0 < result.metrics["test_do/flip_rate"] < 1
+    # Nothing else moves: not the curve, not the other metrics, and no split has these that nobody is seen twice in.
+    without = run(tmp_path / "alone", alone).metrics
+    added = {"test_do/flip_rate", "test_do/scene_tv"}
+    assert {name: value for name, value in result.metrics.items() if name not in added} == without
+    assert curve(tmp_path / "both") == curve(tmp_path / "alone")
+
+
+def test_a_model_blind_to_the_scene_never_flips_and_one_that_sees_nothing_else_nearly_always(tmp_path):
+    learnt = make_inputs(noise=0.1)
+    blank = {name: np.zeros((len(view), WIDTH), np.float32) for name, view in learnt.views.items()}
+    category = learnt.index.targets.argmax(1)
+    elsewhere = [np.flatnonzero(category == (k + 1) % 4)[0] for k in category[learnt.rows("test_do")]]
+    scenes = learnt.views["context"].take(np.array(elsewhere))
+
+    def metrics(blank_view):
+        views = learnt.views | {blank_view: replace(learnt.views[blank_view], shards=(blank[blank_view],))}
+        inputs = TrialInputs(learnt.index, views, learnt.dictionary)
+        moved = with_counterfactuals(inputs, lambda name, rows: scenes if name == "context" != blank_view else rows)
+        return run(tmp_path / blank_view, moved, epochs=20).metrics
+
+    of_subject, of_scene = metrics(blank_view="context"), metrics(blank_view="body")
+    assert (of_subject["test_do/flip_rate"], of_subject["test_do/scene_tv"]) == (0, 0)
+    assert of_scene["test_do/flip_rate"] > 0.9
+    assert of_scene["test_do/scene_tv"] > 0.4
+
+
 def test_neither_test_subjects_nor_unusable_ones_take_part(tmp_path):
     inputs = make_inputs()
     run(tmp_path / "one", inputs)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ccim_ray.datasets.dataset import Dataset
-from ccim_ray.datasets.subject import Subject, clip_box
+from ccim_ray.datasets.subject import COUNTERFACTUAL, Subject, clip_box
 
 SHOWN = 5
 
@@ -30,8 +30,13 @@ def dataset_faults(dataset: Dataset) -> Iterator[str]:
         several = (s.subject_id for s in subjects if len(s.labels) > 1)
         yield from _counted("several labels in a single-label dataset", several)
     yield from _counted("box that is not clipped to its image", (s.subject_id for s in subjects if not _boxes_fit(s)))
-    splits = (s.split for s in subjects if s.split not in ("train", "val") and not s.split.startswith("test"))
+    factual = [subject for subject in subjects if subject.counterfactual_of is None]
+    splits = (s.split for s in factual if s.split not in ("train", "val") and not s.split.startswith("test"))
     yield from _counted("split other than train, val and test", splits)
+    tested = {subject.subject_id for subject in factual if subject.split.startswith("test")}
+    rest = (s for s in subjects if s.counterfactual_of is not None)
+    astray = (s.subject_id for s in rest if s.split != COUNTERFACTUAL or s.counterfactual_of not in tested)
+    yield from _counted(f"counterfactual outside the split {COUNTERFACTUAL}, or of no test subject", astray)
     root = dataset.root.resolve()
     yield from _counted("path that leaves the root", (s.image for s in subjects if not _inside(root, s.image)))
 

@@ -54,7 +54,7 @@ def test_the_first_command_works(tiny_sweep: tuple[Path, Ended]) -> None:
     storage, ended = tiny_sweep
     assert ended.status == 0, ended.err
     assert ended.err == ""
-    for expected in ("8 trials: 8 new", "CCIM N=16", "chance", "Bayes oracle", "mlflow"):
+    for expected in ("8 trials: 8 new", "CCIM N=16", "chance", "Bayes oracle", "test_do/flip_rate: vanilla ", "mlflow"):
         assert expected in ended.out
     assert len(trial_folders(storage)) == 8
 
@@ -78,7 +78,10 @@ def test_results_table_follows_the_contract(tiny_sweep: tuple[Path, Ended]) -> N
         "published_delta",
     ]
     measured = [row for row in rows if row["n_seeds"]]
-    assert {row["metric"] for row in rows} == {f"{split}/accuracy" for split in ("test_id", "test_do", "test_anti")}
+    scored = {f"{split}/accuracy" for split in ("test_id", "test_do", "test_anti")}
+    assert {row["metric"] for row in rows} == scored | {"test_do/flip_rate", "test_do/scene_tv"}
+    of_swap = {row["setting"] for row in rows if row["metric"] == "test_do/flip_rate" and row["mean"]}
+    assert {"vanilla", "CCIM N=16", "Bayes oracle P(Y|X)", "Bayes oracle P(Y|do(X))"} <= of_swap
     assert {row["setting"] for row in measured} == {"vanilla", "W_h alone", "CCIM N=8", "CCIM N=16"}
     assert all(row["n_seeds"] == "2" and 0 <= float(row["mean"]) <= 1 for row in measured)
     assert all(row["published"] == "" for row in rows)
@@ -118,6 +121,8 @@ def test_mlflow_holds_one_parent_and_its_children(tiny_sweep: tuple[Path, Ended]
             "test_id/accuracy",
             "test_do/accuracy",
             "test_anti/accuracy",
+            "test_do/flip_rate",
+            "test_do/scene_tv",
         }
         assert expected <= set(metrics)
         assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [0, 1]

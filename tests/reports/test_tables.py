@@ -185,6 +185,17 @@ def test_latex_sets_the_best_measured_mean_in_bold(rows, tmp_path):
     assert {line.count(" & ") for line in lines.values()} == {len(METRICS)}
 
 
+def test_latex_sets_the_lowest_in_bold_where_lower_is_better(tmp_path):
+    names = ("test_do/accuracy", "test_do/flip_rate", "test_do/scene_tv")
+    results = {
+        name: {seed: dict.fromkeys(names, value) for seed in (0, 1)} for name, value in (("low", 0.2), ("high", 0.4))
+    }
+    write_latex(build_rows("d", "b", results, names, "low", {}), tmp_path / "r.tex")
+    lines = [line for line in (tmp_path / "r.tex").read_text().splitlines() if line.startswith(("low", "high"))]
+    bold = {line.split(" & ")[0]: [r"\textbf" in cell for cell in line.split(" & ")[1:]] for line in lines}
+    assert bold == {"low": [False, True, True], "high": [True, False, False]}
+
+
 def test_latex_does_not_bold_a_constant_and_escapes_names(tmp_path):
     results = {"with λ & 50 % of_Z": {0: {"test/mAP": 0.25}, 1: {"test/mAP": 0.35}}}
     rows = build_rows("emotic", "G", results, ["test/mAP"], "vanilla", {})

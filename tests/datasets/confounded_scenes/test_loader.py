@@ -8,13 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from ccim_ray.datasets.caer_s import load_caer_s
+from ccim_ray.datasets.confounded_scenes.counterfactuals import load_counterfactuals
 from ccim_ray.datasets.confounded_scenes.loader import load_confounded_scenes
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import load_truth, write_world
 from ccim_ray.datasets.images import read_rgb, read_size
 from ccim_ray.errors import RequestError
 
-SPLITS = ("train", "val", "test_id", "test_do", "test_anti")
+SPLITS = ("train", "val", "test_id", "test_do", "test_anti", "counterfactual")
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +42,13 @@ def test_every_subject_comes_back_with_what_only_its_maker_knows(worlds, like):
     assert dataset.multi_label == (like != "caer_s")
     assert dataset.note == ""
     assert dataset.splits == SPLITS
-    assert dataset.test_splits == SPLITS[2:]
+    assert dataset.test_splits == SPLITS[2:5]
     assert {kind for kind in dataset.defects.counts if kind != "category without pictures"} == set()
-    truth = {row["subject_id"]: row for row in load_truth(root).to_pylist()}
+    tables = (load_truth(root), load_counterfactuals(root))
+    assert [len(table) for table in tables] == [60, 8]
+    truth = {row["subject_id"]: row for table in tables for row in table.to_pylist()}
     assert {subject.subject_id for subject in dataset.subjects} == truth.keys()
-    assert len(truth) == 60
+    assert len(truth) == 68
     for subject in dataset.subjects:
         row = truth[subject.subject_id]
         assert subject.split == row["split"]
@@ -64,10 +67,11 @@ def test_every_subject_comes_back_with_what_only_its_maker_knows(worlds, like):
 
 def test_body_box_and_labels_are_those_of_the_real_format(world):
     joined, real = load_confounded_scenes(world), load_caer_s(world)
-    assert [(s.subject_id, s.body_box, s.labels) for s in joined.subjects] == [
+    drawn = joined.subjects[:60]
+    assert [(s.subject_id, s.body_box, s.labels) for s in drawn] == [
         (s.subject_id, s.body_box, s.labels) for s in real.subjects
     ]
-    assert {s.box_source for s in joined.subjects} == {"user"}
+    assert {s.box_source for s in drawn} == {"user"}
 
 
 def test_digest_covers_the_truth(world):
@@ -78,7 +82,7 @@ def test_digest_covers_the_truth(world):
     pq.write_table(truth.set_column(column, truth.schema.field(column), renamed), world / "truth.parquet")
     after = load_confounded_scenes(world)
     assert after.annotation_digest != before.annotation_digest
-    assert {s.scene for s in after.subjects} == {"elsewhere"}
+    assert {s.scene for s in after.subjects[:60]} == {"elsewhere"}
 
 
 def test_truth_that_lacks_a_subject_is_refused(world):
@@ -100,7 +104,7 @@ def test_picture_that_cannot_be_read_is_counted(world):
     subject = load_confounded_scenes(world).subjects[0]
     (world / subject.image).write_text("not a picture")
     dataset = load_confounded_scenes(world)
-    assert len(dataset.subjects) == 59
+    assert len(dataset.subjects) == 59 + 8
     assert dataset.defects.counts["not an image"] == 1
     assert dataset.defects.counts["subject of the truth that could not be read"] == 1
 

@@ -84,7 +84,9 @@ def test_the_plan_covers_every_picture_once(settings):
         assert chunks[-1].stop == count
         assert all(first.stop == second.start for first, second in pairwise(chunks))
         assert all(0 < chunk.stop - chunk.start <= 128 for chunk in chunks)
-    assert sum(chunk.stop - chunk.start for chunk in plan) == settings.images
+    twice = sum(chunk.stop - chunk.start for chunk in plan if chunk.split == "counterfactual")
+    assert twice == min(300, settings.split_sizes()["test_do"])
+    assert sum(chunk.stop - chunk.start for chunk in plan) == settings.images + twice
 
 
 @pytest.mark.parametrize("like", LIKES)
@@ -120,7 +122,8 @@ def test_truth_names_every_picture_and_its_depth(like, roots):
 @pytest.mark.parametrize(("like", "suffix"), [("caer_s", "png"), ("emotic", "jpg"), ("groupwalk", "jpg")])
 def test_pictures_are_of_the_size_asked_for_and_nothing_temporary_is_left(like, suffix, roots):
     pictures = [path for path in roots[like].rglob(f"*.{suffix}") if "depth" not in path.parts]
-    assert len(pictures) == COUNT
+    assert len(pictures) == COUNT + 26
+    assert sum("counterfactual" in path.parts for path in pictures) == 26
     for path in pictures[:40]:
         with Image.open(path) as picture:
             assert (picture.size, picture.mode) == ((SIZE, SIZE), "RGB")
@@ -264,7 +267,7 @@ def test_an_unfinished_world_is_neither_complete_nor_read_nor_mixed_with_another
     assert not is_complete(settings, tmp_path)
     with pytest.raises(RequestError, match="no finished embedded world"):
         load_truth(tmp_path)
-    with pytest.raises(ValueError, match=f"each of {COUNT} pictures once"):
+    with pytest.raises(ValueError, match=f"each of {COUNT + 26} pictures once"):
         finish_world(settings, rows, tmp_path)
     with pytest.raises(RequestError, match="other settings"):
         write_chunk(settings_of("caer_s", seed=1), chunk, tmp_path)
