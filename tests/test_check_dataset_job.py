@@ -96,5 +96,5 @@ def test_an_empty_folder_cannot_be_used(tmp_path: Path) -> None:
 def test_a_plan_starts_nothing(tmp_path: Path) -> None:
     ended = run_job("check_dataset", "--preset", "smoke", "--storage", str(tmp_path / "runs"), "--plan")
     assert (ended.status, ended.err) == (0, "")
-    assert "600" in ended.out
+    assert "678" in ended.out
     assert not (tmp_path / "runs").exists()

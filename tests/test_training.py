@@ -285,7 +285,7 @@ def test_a_model_blind_to_the_scene_never_flips_and_one_that_sees_nothing_else_n
     of_subject, of_scene = metrics(blank_view="context"), metrics(blank_view="body")
     assert (of_subject["test_do/flip_rate"], of_subject["test_do/scene_tv"]) == (0, 0)
     assert of_scene["test_do/flip_rate"] > 0.9
-    assert of_scene["test_do/scene_tv"] > 0.4
+    assert of_scene["test_do/scene_tv"] > 0.3
 
 
 def test_neither_test_subjects_nor_unusable_ones_take_part(tmp_path):

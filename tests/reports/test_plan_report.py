@@ -76,7 +76,7 @@ def test_what_is_there_is_counted(storage):
     (folders[3] / "checkpoint.pt").touch()
     rows = by_stage(make(storage))
     assert rows["extract body (thin_resnet/bodies)"].there == f"{PICTURES - 4 * SHARD_SUBJECTS} subjects"
-    assert rows["extract body (thin_resnet/bodies)"].to_do == str(3 * SHARD_SUBJECTS)
+    assert rows["extract body (thin_resnet/bodies)"].to_do == str(4 * SHARD_SUBJECTS)
     assert (rows["cluster"].there, rows["cluster"].to_do) == ("1 dictionaries", "1 (N = 8)")
     assert rows["train"].there == "1 done, 1 diverged"
     assert rows["train"].to_do == "4 (1 failed, 1 started)"
