@@ -328,6 +328,7 @@ def test_counterfactuals_are_found_by_the_place_of_their_subject():
     assert found(bad=None) == [[2, 1, 0], [2, 5, 6]]
     assert found(bad=5) == [[2, 0], [2, 6]]  # unusable in the other scene
     assert found(bad=1) == [[1, 0], [2, 5]]  # unusable in its own
+    assert found(bad=4) == [[1, 0], [5, 6]]
     assert found(bad=None, split="train") is None
     assert found(bad=None, index=replace(index, factual_rows=None)) is None
 
