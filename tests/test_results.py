@@ -173,8 +173,7 @@ def test_an_oracles_scene_swap_is_that_counted_by_hand_and_almost_none_without_t
         assert found[f"Bayes oracle {setting}", "test_do/scene_tv"] == pytest.approx(np.mean(distances))
     for metric in ("test_do/flip_rate", "test_do/scene_tv"):
         biased, causal = (found[f"Bayes oracle {setting}", metric] for setting in ("P(Y|X)", "P(Y|do(X))"))
-        assert causal < 0.15 < 2 * 0.15 < biased or like == "emotic"
-        assert causal < biased
+        assert 3 * causal < biased
 
 
 def test_a_metric_of_one_split_has_no_rows_on_the_others(worlds):
