@@ -61,8 +61,8 @@ def load_counterfactuals(root: Path) -> pa.Table:
         raise RequestError(f"{path}: cannot be read ({error}); make the world again") from error
 
 
-def counterfactual_subject(row: Mapping[str, Any]) -> Subject:
-    """The subject of one row of the table, without what the truth adds."""
+def counterfactual_subject(row: Mapping[str, Any], box_source: str) -> Subject:
+    """The subject of one row of the table, without what the truth adds; ``box_source`` is that of its original."""
     body_box = clip_box(row["body_box"], row["size"], row["size"])
     if body_box is None:
         raise AssertionError("the subject stands in the picture by construction")
@@ -74,6 +74,6 @@ def counterfactual_subject(row: Mapping[str, Any]) -> Subject:
         split=row["split"],
         body_box=body_box,
         labels=tuple(row["labels"]),
-        box_source="annotation",
+        box_source=box_source,
         counterfactual_of=row["counterfactual_of"],
     )

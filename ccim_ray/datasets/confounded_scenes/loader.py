@@ -106,10 +106,11 @@ def _joined(
 
 
 def _counterfactuals(root: Path, subjects: Iterable[Subject]) -> Iterable[Subject]:
-    known = {subject.subject_id for subject in subjects}
+    known = {subject.subject_id: subject for subject in subjects}
     for row in load_counterfactuals(root).to_pylist():
-        if row["counterfactual_of"] in known:
-            yield _with_truth(counterfactual_subject(row), row)
+        factual = known.get(row["counterfactual_of"])
+        if factual is not None:
+            yield _with_truth(counterfactual_subject(row, factual.box_source), row)
 
 
 def _with_truth(subject: Subject, row: dict[str, Any]) -> Subject:

@@ -91,7 +91,7 @@ def test_the_subject_and_all_annotations_stay_and_the_rest_of_the_picture_change
     for own, other in found:
         assert (own.split, other.split) == ("test_do", "counterfactual")
         assert own.scene != other.scene
-        for name in ("body_box", "face_box", "other_boxes", "keypoints", "labels", "width", "height"):
+        for name in ("body_box", "face_box", "other_boxes", "keypoints", "labels", "width", "height", "box_source"):
             assert getattr(own, name) == getattr(other, name), name
         before, after = pixels(root, own.image), pixels(root, other.image)
         body = inner_body(own)
