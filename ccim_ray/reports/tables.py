@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import csv
 import math
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ccim_ray.metrics import MIN_GROUP_SUBJECTS, SECONDARY_METRICS
+from ccim_ray.metrics import MIN_GROUP_SUBJECTS
 from ccim_ray.statistics import PairedDelta, bootstrap_ci, holm, paired_delta, summarise
 from ccim_ray.storage import atomic_path
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 COLUMNS = (
     "dataset",
@@ -42,6 +37,8 @@ SIGNIFICANCE_LEVEL = 0.05
 BOOTSTRAP_SEEDS = 5
 """Fewest seeds whose mean gets a bootstrap interval: of three values there are ten resamples."""
 TABLE_WIDTH = 100
+OF_NO_BASELINE = "for comparison"
+"""Heading of constants, such as chance, in a table of several baselines."""
 
 _T_INTERVAL = "95 % CI"
 _BOOTSTRAP_INTERVAL = "bootstrap 95 % CI"
@@ -186,16 +183,20 @@ def write_csv(rows: Iterable[ResultRow], path: Path) -> None:
 
 
 def write_markdown(rows: Sequence[ResultRow], path: Path, notes: Sequence[str] = ()) -> None:
-    """One table a metric, in percent, the notes above and the legend of the marks below.
+    """One table a metric, in percent, the notes above and the legend below; several baselines are rows in bold.
 
     The only place with room for the bootstrap interval, which it has where there are seeds enough.
     """
     parts = [f"# {subject_of(rows)}", *(f"**Note:** {_escape_markdown(note)}" for note in notes)]
-    for heading, group in _groups(rows):
-        names = _shown_columns(group)
+    for heading, group in groups_of(rows):
+        names = shown_columns(group)
         if any(row.bootstrap_low is not None for row in group):
             names.insert(names.index(_T_INTERVAL) + 1, _BOOTSTRAP_INTERVAL)
-        lines = [[_escape_markdown(value) for value in cells(row, group, names)] for row in group]
+        lines = []
+        for baseline, block in blocks_of(group):
+            if baseline:
+                lines.append([f"**{_escape_markdown(baseline)}**", *[""] * (len(names) - 1)])
+            lines += [[_escape_markdown(value) for value in cells(row, group, names)] for row in block]
         align = ["---" if name == "setting" else "---:" for name in names]
         table = [names, align, *lines]
         parts.append(f"## {heading}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in table))
@@ -209,51 +210,11 @@ def with_notes(title: str, notes: Sequence[str]) -> str:
     return f"{title} ({'; '.join(notes)})" if notes else title
 
 
-def rich_table(rows: Sequence[ResultRow], title: str, notes: Sequence[str] = ()) -> Table:
-    """The table that a job prints: at most TABLE_WIDTH columns wide, percent, the notes in its title.
-
-    One section a metric; SECONDARY_METRICS follow below, a line each.
-    """
-    from rich import box
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
-
-    secondary = [row for row in rows if _name(row) in SECONDARY_METRICS]
-    primary = [row for row in rows if _name(row) not in SECONDARY_METRICS]
-    names = _shown_columns(primary)
-    table = Table(
-        title=_escape_markup(with_notes(title, notes)),
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-    )
-    for name in names:
-        if name == "setting":
-            table.add_column(name, overflow="fold", max_width=30)
-        else:
-            table.add_column(name, justify="right", no_wrap=True)
-    groups = list(_groups(primary))
-    for heading, group in groups:
-        if len(groups) > 1 or secondary:
-            table.add_row(f"[bold]{_escape_markup(heading)}[/bold]")
-        for row in group:
-            table.add_row(*(_escape_markup(value) for value in cells(row, group, names)))
-        table.add_section()
-    # A fixed width, so that a console that takes itself to be narrow, such as a log, cuts no number short.
-    console = Console(width=TABLE_WIDTH)
-    table.width = Measurement.get(console, console.options, table).maximum
-    lines = [_in_one_line(*group) for group in _groups(secondary)]
-    below = [textwrap.fill(line, table.width, subsequent_indent="  ") for line in lines]
-    table.caption = _escape_markup("\n".join([*below, textwrap.fill(legend(rows), table.width)]))
-    return table
-
-
 def legend(rows: Sequence[ResultRow]) -> str:
     """What the columns and marks of a table mean."""
     spread = "n: seeds of training, on one draw of the data; sd and intervals are over them."
     spread += "".join(
-        f" {name}: {text}." for name, text in _MEANINGS.items() if any(_name(row) == name for row in rows)
+        f" {name}: {text}." for name, text in _MEANINGS.items() if any(metric_of(row) == name for row in rows)
     )
     if all(row.reference_setting is None for row in rows):
         return spread
@@ -310,7 +271,7 @@ def subject_of(rows: Iterable[ResultRow]) -> str:
     return " on ".join(named)
 
 
-def _groups(rows: Sequence[ResultRow]) -> Iterator[tuple[str, list[ResultRow]]]:
+def groups_of(rows: Sequence[ResultRow]) -> Iterator[tuple[str, list[ResultRow]]]:
     """Rows of one dataset and metric, under a heading that leaves out a dataset that all rows share."""
     groups: dict[tuple[str, str], list[ResultRow]] = {}
     for row in rows:
@@ -319,7 +280,18 @@ def _groups(rows: Sequence[ResultRow]) -> Iterator[tuple[str, list[ResultRow]]]:
         yield metric if len({row.dataset for row in rows}) == 1 else f"{dataset}, {metric}", group
 
 
-def _shown_columns(rows: Iterable[ResultRow]) -> list[str]:
+def blocks_of(group: Sequence[ResultRow]) -> Iterator[tuple[str, list[ResultRow]]]:
+    """A group's rows by baseline, each block under its heading, rows of none last; a single baseline has no heading."""
+    blocks: dict[str, list[ResultRow]] = {}
+    for row in group:
+        blocks.setdefault(row.baseline, []).append(row)
+    several = len([baseline for baseline in blocks if baseline]) > 1
+    for baseline in sorted(blocks, key=lambda name: not name):
+        yield (baseline or OF_NO_BASELINE) if several else "", blocks[baseline]
+
+
+def shown_columns(rows: Iterable[ResultRow]) -> list[str]:
+    """The columns that have something to show."""
     rows = list(rows)
     names = ["setting", "n", "mean ± sd", _T_INTERVAL]
     if any(row.reference_setting is not None for row in rows):
@@ -342,7 +314,7 @@ def cells(row: ResultRow, group: Sequence[ResultRow], names: Sequence[str]) -> l
     low, high, sd = number(row.ci_low), number(row.ci_high), number(row.sd)
     resampled_low, resampled_high = number(row.bootstrap_low), number(row.bootstrap_high)
     texts = {
-        "setting": _setting(row, group),
+        "setting": row.setting,
         "n": "" if row.n_seeds is None else str(row.n_seeds),
         "mean ± sd": number(row.mean) + (f" ± {sd}" if sd else ""),
         _T_INTERVAL: f"{low} to {high}" if low else "",
@@ -355,21 +327,9 @@ def cells(row: ResultRow, group: Sequence[ResultRow], names: Sequence[str]) -> l
     return [texts[name] for name in names]
 
 
-def _setting(row: ResultRow, group: Sequence[ResultRow]) -> str:
-    """The setting, with its baseline where the group has several."""
-    several = len({other.baseline for other in group if other.baseline}) > 1
-    return f"{row.baseline}, {row.setting}" if several and row.baseline else row.setting
-
-
-def _name(row: ResultRow) -> str:
+def metric_of(row: ResultRow) -> str:
     """The row's metric without its split."""
     return row.metric.rpartition("/")[2]
-
-
-def _in_one_line(heading: str, group: Sequence[ResultRow]) -> str:
-    """A metric's means, each with its standard deviation."""
-    shown = [tuple(cells(row, group, ["setting", "mean ± sd"])) for row in group]
-    return f"{heading}: " + "; ".join(f"{setting} {text or '-'}" for setting, text in shown)
 
 
 def _p_value(p: float | None) -> str:
@@ -380,9 +340,3 @@ def _p_value(p: float | None) -> str:
 
 def _escape_markdown(text: str) -> str:
     return text.replace("|", r"\|")
-
-
-def _escape_markup(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -13,13 +13,13 @@ from rich.console import Console
 from scipy import stats
 
 from ccim_ray.reports.latex import write_latex
+from ccim_ray.reports.printed_table import rich_table
 from ccim_ray.reports.sweep_report import write_sweep_report
 from ccim_ray.reports.tables import (
     COLUMNS,
     build_rows,
     constant_row,
     legend,
-    rich_table,
     write_csv,
     write_markdown,
 )
@@ -241,6 +241,45 @@ def test_the_printed_table_fits_100_columns_and_cuts_nothing(results, width):
     assert legend(rows) in flat
     for name in baselines:
         assert name in flat
+
+
+@pytest.fixture
+def two_baselines(results):
+    built = [build_rows("caer_s", name, results, METRICS, "vanilla", {}) for name in ("EMOT-Net", "GCN-CNN (approx.)")]
+    chance = [constant_row("caer_s", "", "chance", metric, 1 / 7) for metric in METRICS]
+    rows = [*built[0], *built[1], *chance]
+    return sorted(rows, key=lambda row: METRICS.index(row.metric))
+
+
+def test_several_baselines_are_headings_with_their_settings_below(two_baselines, tmp_path):
+    stream = io.StringIO()
+    Console(file=stream, width=100).print(rich_table(two_baselines, "Does it help?"))
+    write_markdown(two_baselines, tmp_path / "r.md")
+    written = [line.split("|")[1].strip() for line in (tmp_path / "r.md").read_text().splitlines() if "|" in line]
+    settings = ["vanilla", "CCIM N=64", "CCIM N=128"]
+    blocks = {"EMOT-Net": settings, "GCN-CNN (approx.)": settings, "for comparison": ["chance"]}
+    for _ in METRICS:
+        in_markdown = [line for name, of_name in blocks.items() for line in (f"**{name}**", *of_name)]
+        assert written[2 : 2 + len(in_markdown)] == in_markdown
+        del written[: 2 + len(in_markdown)]
+    assert written == []
+    lines = [line[2:].rstrip() for line in stream.getvalue().splitlines()]
+    for name, of_name in blocks.items():
+        for start in (at for at, line in enumerate(lines) if line == name):
+            below = lines[start + 1 : start + 1 + len(of_name)]
+            assert [line[2:].split("  ")[0] for line in below] == of_name
+            assert all(line.startswith("  ") for line in below)
+        assert lines.count(name) == len(METRICS)
+
+
+def test_other_metrics_have_a_line_for_each_baseline():
+    rows = []
+    for name, value in (("EMOT-Net", 0.2), ("GCN-CNN", 0.3)):
+        found = {"vanilla": {seed: {"test/worst_group": value} for seed in range(2)}}
+        rows += build_rows("d", name, found, ["test/worst_group"], "", {})
+    caption = rich_table(rows, "").caption.splitlines()
+    starts = [caption.index(f"test/worst_group, {name}: vanilla") for name in ("EMOT-Net", "GCN-CNN")]
+    assert [caption[start + 1].strip() for start in starts] == ["20.00 ± 0.00", "30.00 ± 0.00"]
 
 
 NOTES = ("groupwalk: format unverified", "GCN-CNN: approximate")
