@@ -6,17 +6,23 @@ import contextlib
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
-def environment_tags(gpu_names: Sequence[str] = ()) -> dict[str, str]:
-    """Tags that say what produced a run: code, versions, hardware. What cannot be found is left out."""
+def environment_tags(gpu_names: Sequence[str] = (), plug_ins: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Tags that say what produced a run: code, versions, hardware. What cannot be found is left out.
+
+    Args:
+        gpu_names: of the GPUs that were used.
+        plug_ins: version by name of packages that bring a part of the model.
+    """
     tags = {"ccim.version.python": platform.python_version()}
     for package in ("ccim_ray", "torch", "ray", "mlflow"):
         with contextlib.suppress(PackageNotFoundError):
             tags[f"ccim.version.{package}"] = version(package)
+    tags |= {f"ccim.version.{package}": of_package for package, of_package in (plug_ins or {}).items()}
     tags["ccim.cpu_count"] = str(os.cpu_count())
     tags["ccim.cpu_model"] = _cpu_model()
     if gpu_names:

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ccim_ray.baselines.registry import BASELINES
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
-from ccim_ray.deconfounders.registry import deconfounder_card
+from ccim_ray.deconfounders.registry import DECONFOUNDERS, deconfounder_card
 from ccim_ray.errors import RequestError
 from ccim_ray.paper import ATTENTION_DIM, OUTPUT_DIM
 from ccim_ray.storage import short_digest
@@ -177,16 +178,24 @@ class Experiment(Settings):
             del values["augmentation"], values["channels_last"]
         return values
 
+    def plug_ins(self) -> dict[str, str]:
+        """Version by name of the installed packages whose code the model is built from, our own aside.
+
+        A dataset's package is none of them: what it reads is in the data's fingerprint.
+        """
+        found = (BASELINES.package_of(self.baseline), DECONFOUNDERS.package_of(self.deconfounder))
+        return dict(package for package in found if package)
+
     def signature(self, data_fingerprint: str, weight_digests: dict[str, str]) -> str:
         """16 hexadecimal digits that name this trial's folder and MLflow run, and decide whether it is done."""
-        return short_digest(
-            {
-                "experiment": self.essence(),
-                "data": data_fingerprint,
-                "weights": weight_digests,
-                "versions": STAGE_VERSIONS,
-            }
-        )
+        facts = {
+            "experiment": self.essence(),
+            "data": data_fingerprint,
+            "weights": weight_digests,
+            "versions": STAGE_VERSIONS,
+        }
+        plug_ins = self.plug_ins()
+        return short_digest(facts | {"plug_ins": plug_ins} if plug_ins else facts)
 
 
 _LATER_SETTINGS = {"ccim": {"context_weights": "paper"}, "dictionary": {"prior": "counts"}}
@@ -213,7 +222,9 @@ def describe(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     where = f"{where} ({_FLAGS[where]})" if where in _FLAGS else where
-    message = first["msg"].removeprefix("Value error, ")
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if message.startswith("--"):  # names its flag and what was found itself
+        return message
     found = f" (found {first['input']!r})" if where else ""
     return f"{where + ': ' if where else ''}{message}{found}"
 

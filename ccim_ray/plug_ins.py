@@ -1,18 +1,21 @@
-"""Cards that other installed packages bring by entry points."""
+"""Baselines, deconfounders and datasets by name: our own, and those that other installed packages bring."""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from traceback import walk_tb
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ccim_ray.errors import RequestError
 
 
 class Card(Protocol):
-    """What describes a baseline or a dataset."""
+    """What describes a baseline, a deconfounder or a dataset."""
 
     @property
     def name(self) -> str:
@@ -22,12 +25,71 @@ class Card(Protocol):
 AnyCard = TypeVar("AnyCard", bound=Card)
 
 
-def plugged_in(group: str, own: Container[str]) -> dict[str, EntryPoint]:
-    """Entry points of the group by name, but those that are named as one of our own."""
-    return {found.name: found for found in entry_points(group=group) if found.name not in own}
+@dataclass(frozen=True)
+class Cards(Generic[AnyCard]):
+    """All cards of one kind. A package brings one by an entry point, whose object is the card.
+
+    Attributes:
+        kind: class of the cards.
+        flag: by which the user chooses one.
+        group: of the entry points.
+        own: ours by name; no package takes the place of one.
+    """
+
+    kind: type[AnyCard]
+    flag: str
+    group: str
+    own: Mapping[str, AnyCard]
+
+    def names(self) -> tuple[str, ...]:
+        """The known names, our own first."""
+        return (*self.own, *sorted(self._others()))
+
+    def find(self, name: str) -> AnyCard:
+        """The card called ``name``.
+
+        Raises RequestError, naming the known ones, where there is none, or where a package's entry point is wrong.
+        """
+        if name in self.own:
+            return self.own[name]
+        found = self._others().get(name)
+        if found is None:
+            raise RequestError(
+                f"{self.flag} {name}: there is no such {self.flag.lstrip('-')}; choose one of {', '.join(self.names())}"
+            )
+        return _load_card(found, self.flag, self.kind)
+
+    def package_of(self, name: str) -> tuple[str, str] | None:
+        """Name and version of the installed package that brings this card; None for our own."""
+        found = None if name in self.own else self._others().get(name)
+        return (found.dist.name, found.dist.version) if found and found.dist else None
+
+    def _others(self) -> Mapping[str, EntryPoint]:
+        return {name: found for name, found in _installed(self.group).items() if name not in self.own}
 
 
-def load_card(found: EntryPoint, flag: str, kind: type[AnyCard]) -> AnyCard:
+@lru_cache
+def _installed(group: str) -> Mapping[str, EntryPoint]:
+    # Kept: it reads the metadata of every installed package, and every experiment asks.
+    return {found.name: found for found in entry_points(group=group)}
+
+
+def load_class(where: str, path: str) -> Any:
+    """The class that a card names as "package.module:Class".
+
+    Raises RequestError that begins with ``where``, the flag and the card's name, where it cannot be loaded.
+    """
+    module, _, class_name = path.partition(":")
+    try:
+        return getattr(import_module(module), class_name)
+    except Exception as error:  # the module is another's: whatever it raises while it is imported
+        raise RequestError(
+            f"{where}: its class {path} cannot be loaded ({described(error, module)}); "
+            "the card's module is written package.module:Class"
+        ) from error
+
+
+def _load_card(found: EntryPoint, flag: str, kind: type[AnyCard]) -> AnyCard:
     """The card that an entry point names.
 
     Raises RequestError, with the flag that asked for it, where its module cannot be imported, its object is missing or

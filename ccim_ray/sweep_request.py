@@ -48,11 +48,17 @@ class SweepRequest:
         first, *others = (base.parameters() for base in self.bases)
         return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
+    def plug_ins(self) -> dict[str, str]:
+        """Version by name of the packages of others that bring a part of a base's model."""
+        return {name: version for base in self.bases for name, version in base.plug_ins().items()}
+
     def sweep_id(self, plan: Plan) -> str:
         """Sweeps of one space over the same base experiments and dataset are one sweep, whatever values they vary.
 
-        Other weights or stage versions make another sweep: one table never mixes them.
+        Other weights, stage versions or versions of plug-ins make another sweep: one table never mixes them.
         """
         essences = [base.with_changes(seed=0).essence() for base in self.bases]
         weights = [weight_digests(base, self.weights_dir) for base in self.bases]
-        return short_digest([self.space.name, essences, plan.source.fingerprint, weights, STAGE_VERSIONS])
+        plug_ins = self.plug_ins()
+        facts = [self.space.name, essences, plan.source.fingerprint, weights, STAGE_VERSIONS]
+        return short_digest([*facts, plug_ins] if plug_ins else facts)

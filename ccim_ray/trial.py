@@ -125,7 +125,8 @@ def _train_and_write(
     if process.rank == 0:
         (folder / "failure.json").unlink(missing_ok=True)
         gpus = [torch.cuda.get_device_name(process.device)] if process.device.type == "cuda" else []
-        write_json(folder / "environment.json", environment_tags(gpus) | {"ccim.device": process.device.type})
+        tags = environment_tags(gpus, experiment.plug_ins()) | {"ccim.device": process.device.type}
+        write_json(folder / "environment.json", tags)
         describe_model(folder, experiment, inputs.index.categories, inputs.index.multi_label)
     result = train(experiment, inputs, build, folder, process, on_epoch)
     if process.rank == 0:

@@ -134,7 +134,7 @@ def test_settings_of_the_context_count_where_a_deconfounder_uses_them(deconfound
 
 
 def test_an_unknown_deconfounder_is_named_with_those_there_are():
-    with pytest.raises(RequestError, match="^deconfounder: there is no deconfounder magic; choose one of none, .*clef"):
+    with pytest.raises(RequestError, match="^--deconfounder magic: there is no such deconfounder; .* none, .*clef$"):
         experiment(deconfounder="magic")
 
 

@@ -57,7 +57,7 @@ BAD_ARCH = card("bad_arch", inputs=lambda options: (Input("body", "pooled", ("re
 BAD_WEIGHTS = card("bad_weights", inputs=lambda options: (Input("body", "pooled", ("vgg16", "faces")),))
 LOST_KEY = card("lost_key", inputs=lambda options: options["absent"])
 BAD_LOSS = card("bad_loss", losses={"wrong_labels": "mse"})
-BAD_TRAINING = card("bad_training", training={"learning_rat": 1})
+BAD_VALUE = card("bad_value", training={"optimiser": "lion"})
 """
 
 BROKEN = """
@@ -65,6 +65,20 @@ from ccim_ray.baselines.card import BaselineCard
 
 CARD = BaselineCard(name="broken", titel="Broken")
 """
+
+TRAINS = """
+from ccim_ray.baselines.card import BaselineCard, Input
+
+CARD = BaselineCard(
+    name="{name}",
+    title="",
+    module="a:B",
+    inputs=lambda options: (Input("body", "pooled", ("resnet18", "imagenet")),),
+    training={{"epochs": 2, "{setting}": 1}},
+)
+"""
+SETTINGS = {"typo": "learning_rat", "of_data": "dataset", "of_seed": "seed", "of_trunks": "trunks"}
+"""Cards that set what is no setting of training, each a module of its own, for none of them can be imported."""
 
 DATA = """
 from dataclasses import replace
@@ -113,7 +127,11 @@ SAID_OF_BASELINES = {
     "lost_key": "its inputs: KeyError: 'absent', wrong_models.py line",
     "broken": "the entry point broken_models:CARD cannot be loaded (TypeError: ",
     "bad_loss": "its card, loss: Input should be 'cross_entropy', 'weighted_mse' or 'soft_margin' (found 'mse')",
-    "bad_training": "its card, learning_rat: Extra inputs are not permitted (found 1)",
+    "bad_value": "its card, optimiser: Input should be 'adamw', 'adam' or 'sgd' (found 'lion')",
+    **{
+        name: f"the entry point {name}:CARD cannot be loaded (ValueError: {name}: training cannot set {setting!r}, "
+        for name, setting in SETTINGS.items()
+    },
 }
 
 SAID_OF_DATASETS = {
@@ -148,8 +166,11 @@ for name in {datasets}:
 def install(folder: Path) -> None:
     for name, text in (("wrong_models", MODEL), ("broken_models", BROKEN), ("wrong_data", DATA)):
         (folder / f"{name}.py").write_text(text)
-    baselines = [f"{name} = wrong_models:{name.upper()}" for name in SAID_OF_BASELINES if name != "broken"]
-    lines = ["[ccim_ray.baselines]", *baselines, "broken = broken_models:CARD", "sound = wrong_models:SOUND"]
+    for name, setting in SETTINGS.items():
+        (folder / f"{name}.py").write_text(TRAINS.format(name=name, setting=setting))
+    alone = {"broken": "broken_models:CARD"} | {name: f"{name}:CARD" for name in SETTINGS}
+    baselines = [f"{name} = {alone.get(name, f'wrong_models:{name.upper()}')}" for name in SAID_OF_BASELINES]
+    lines = ["[ccim_ray.baselines]", *baselines, "sound = wrong_models:SOUND"]
     lines += ["[ccim_ray.datasets]", *(f"{name} = wrong_data:{name.upper()}" for name in SAID_OF_DATASETS)]
     about = folder / "wrong-1.0.dist-info"
     about.mkdir()

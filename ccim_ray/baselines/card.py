@@ -12,6 +12,21 @@ from ccim_ray.perception.weight_files import require_available
 
 Form = Literal["pooled", "map", "geometry"]
 
+TRAINING_SETTINGS = (
+    "optimiser",
+    "schedule",
+    "step_epochs",
+    "learning_rate",
+    "weight_decay",
+    "gradient_clip",
+    "epochs",
+    "batch_size",
+    "augmentation",
+    "patience",
+    "modality_weight",
+)
+"""What a card may set of an ``Experiment``: how its literature trains, never on what or which."""
+
 
 @dataclass(frozen=True)
 class Input:
@@ -65,9 +80,12 @@ class BaselineCard:
         options: its options with their defaults.
         optional_views: the options with which it reads a view that not every dataset has; taken where the data have
             that view, unless told otherwise.
-        training: settings of ``Experiment`` from the literature, for real datasets.
+        training: settings of ``Experiment`` from the literature, for real datasets; of TRAINING_SETTINGS.
         losses: loss for a dataset; elsewhere cross-entropy, or soft margin where several categories may hold.
         approximate: what is not known of the published model; empty where it is built as published.
+
+    Raises:
+        ValueError: ``training`` sets what a baseline does not decide.
     """
 
     name: str
@@ -79,3 +97,9 @@ class BaselineCard:
     training: Mapping[str, Any] = field(default_factory=dict)
     losses: Mapping[str, str] = field(default_factory=dict)
     approximate: str = ""
+
+    def __post_init__(self) -> None:
+        wrong = next((key for key in self.training if key not in TRAINING_SETTINGS), None)
+        if wrong:
+            known = ", ".join(TRAINING_SETTINGS)
+            raise ValueError(f"{self.name}: training cannot set {wrong!r}, only {known}")

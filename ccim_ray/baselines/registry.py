@@ -7,36 +7,27 @@ is what ``--baseline`` takes. Knows no torch until a baseline is built, so that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ccim_ray.baselines.card import BaselineCard, Input
 from ccim_ray.baselines.cards import CARDS
 from ccim_ray.errors import RequestError
-from ccim_ray.plug_ins import described, load_card, plugged_in
+from ccim_ray.plug_ins import Cards, described, load_class
 
 if TYPE_CHECKING:
     from torch import nn
 
-ENTRY_POINT_GROUP = "ccim_ray.baselines"
+BASELINES = Cards(BaselineCard, "--baseline", "ccim_ray.baselines", CARDS)
 
 
 def baseline_names() -> tuple[str, ...]:
     """The known baselines, the paper's first."""
-    return (*CARDS, *sorted(plugged_in(ENTRY_POINT_GROUP, CARDS)))
+    return BASELINES.names()
 
 
 def baseline_card(name: str) -> BaselineCard:
-    """The card of the baseline called ``name``.
-
-    Raises RequestError, naming the known ones, where there is none, or where a package's entry point is wrong.
-    """
-    if name in CARDS:
-        return CARDS[name]
-    found = plugged_in(ENTRY_POINT_GROUP, CARDS).get(name)
-    if found is None:
-        raise RequestError(f"--baseline {name}: there is no such baseline; choose one of {', '.join(baseline_names())}")
-    return load_card(found, "--baseline", BaselineCard)
+    """The card of the baseline called ``name``; RequestError as ``Cards.find``."""
+    return BASELINES.find(name)
 
 
 def baseline_label(name: str) -> str:
@@ -90,13 +81,6 @@ def build_from_card(
     card: BaselineCard, feature_dims: Mapping[str, int], num_categories: int, options: Mapping[str, Any] | None = None
 ) -> nn.Module:
     """The untrained baseline that the card describes; as ``build_baseline``."""
-    module, _, class_name = card.module.partition(":")
-    try:
-        build = getattr(import_module(module), class_name)
-    except Exception as error:  # the module is another's
-        raise RequestError(
-            f"--baseline {card.name}: its class {card.module} cannot be loaded ({described(error, module)}); "
-            "the card's module is written package.module:Class"
-        ) from error
+    build = load_class(f"--baseline {card.name}", card.module)
     built: nn.Module = build(feature_dims, num_categories, **checked_options(card, options or {}))
     return built

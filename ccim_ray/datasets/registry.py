@@ -19,9 +19,7 @@ from ccim_ray.datasets.emotic import load_emotic
 from ccim_ray.datasets.groupwalk import load_groupwalk
 from ccim_ray.errors import RequestError
 from ccim_ray.paper import DEFAULT_DICTIONARY_SIZE
-from ccim_ray.plug_ins import load_card, plugged_in
-
-ENTRY_POINT_GROUP = "ccim_ray.datasets"
+from ccim_ray.plug_ins import Cards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +64,12 @@ DATASETS = {
     )
 }
 
+CARDS = Cards(DatasetCard, "--dataset", "ccim_ray.datasets", DATASETS)
+
 
 def dataset_card(name: str) -> DatasetCard:
-    """The card of the dataset called ``name``.
-
-    Raises RequestError, naming the known ones, where there is none, or where a package's entry point is wrong.
-    """
-    if name in DATASETS:
-        return DATASETS[name]
-    others = plugged_in(ENTRY_POINT_GROUP, DATASETS)
-    if name not in others:
-        known = ", ".join((*DATASETS, *sorted(others)))
-        raise RequestError(f"--dataset {name}: there is no such dataset; choose one of {known}")
-    return load_card(others[name], "--dataset", DatasetCard)
+    """The card of the dataset called ``name``; RequestError as ``Cards.find``."""
+    return CARDS.find(name)
 
 
 def load_dataset(name: str, root: Path, options: LoadOptions = AS_PUBLISHED) -> Dataset:

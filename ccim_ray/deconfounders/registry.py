@@ -6,18 +6,14 @@ name is what ``--deconfounder`` takes. Knows no torch until one is built, so tha
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ccim_ray.deconfounders.card import CLUSTER, CONTEXT_FEATURES, DeconfounderCard
-from ccim_ray.errors import RequestError
-from ccim_ray.plug_ins import load_card, plugged_in
+from ccim_ray.plug_ins import Cards, load_class
 
 if TYPE_CHECKING:
     from ccim_ray.confounders import ConfounderDictionary
     from ccim_ray.deconfounders.interface import Deconfounder
-
-ENTRY_POINT_GROUP = "ccim_ray.deconfounders"
 
 _PACKAGE = "ccim_ray.deconfounders"
 
@@ -59,23 +55,17 @@ CARDS = {
     )
 }
 
+DECONFOUNDERS = Cards(DeconfounderCard, "--deconfounder", "ccim_ray.deconfounders", CARDS)
+
 
 def deconfounder_names() -> tuple[str, ...]:
     """The known deconfounders, our own first."""
-    return (*CARDS, *sorted(plugged_in(ENTRY_POINT_GROUP, CARDS)))
+    return DECONFOUNDERS.names()
 
 
 def deconfounder_card(name: str) -> DeconfounderCard:
-    """The card of the deconfounder called ``name``.
-
-    Raises RequestError, naming the known ones, where there is none, or where a package's entry point is wrong.
-    """
-    if name in CARDS:
-        return CARDS[name]
-    found = plugged_in(ENTRY_POINT_GROUP, CARDS).get(name)
-    if found is None:
-        raise RequestError(f"there is no deconfounder {name}; choose one of {', '.join(deconfounder_names())}")
-    return load_card(found, "--deconfounder", DeconfounderCard)
+    """The card of the deconfounder called ``name``; RequestError as ``Cards.find``."""
+    return DECONFOUNDERS.find(name)
 
 
 def build_deconfounder(
@@ -93,10 +83,6 @@ def build_deconfounder(
     card = deconfounder_card(name)
     if not card.module:
         return None
-    module, _, class_name = card.module.partition(":")
-    try:
-        build = getattr(import_module(module), class_name)
-    except (ImportError, AttributeError) as error:
-        raise RequestError(f"--deconfounder {name}: its class {card.module} cannot be loaded ({error})") from error
+    build = load_class(f"--deconfounder {name}", card.module)
     built: Deconfounder = build(num_categories, loss, dictionary, feature_dim)
     return built

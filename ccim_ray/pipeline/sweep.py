@@ -84,7 +84,7 @@ def _recording(request: SweepRequest, plan: Plan, tracker: Tracker) -> Iterator[
     """Keeps MLflow up to date inside the block, and leaves no run RUNNING behind it."""
     baselines = ", ".join(base.baseline for base in request.bases)
     name = f"{request.space.name} of {baselines} on {request.dataset}"
-    tags = _tags(request, plan) | environment_tags()
+    tags = _tags(request, plan) | environment_tags(plug_ins=request.plug_ins())
     parent = tracker.open_parent(request.sweep_id(plan), name, request.parameters(), tags)
     recorder = Recorder(tracker, parent, plan.trials, _tags(request, plan))
     recorder.start()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from plug_in_package import install_package, lines_of
 
-from ccim_ray.baselines.card import Input
+from ccim_ray.baselines.card import TRAINING_SETTINGS, Input
 from ccim_ray.baselines.cards import CARDS
 from ccim_ray.baselines.registry import baseline_card, baseline_names, build_baseline, checked_options, inputs_of
 from ccim_ray.errors import RequestError
@@ -61,7 +61,7 @@ def test_a_card_names_each_view_once_and_settings_that_exist(name):
     for options in ({}, *({key: value} for key, value in card.options.items())):
         views = [item.view for item in inputs_of(name, options)]
         assert len(set(views)) == len(views)
-    assert set(card.training) <= set(Experiment.model_fields)
+    assert set(card.training) <= set(TRAINING_SETTINGS) <= set(Experiment.model_fields)
 
 
 def test_geometry_and_it_alone_has_no_trunk():

@@ -43,7 +43,9 @@ print(refusal(build_deconfounder, "lost", 3, "cross_entropy", None, 5))
 
 def test_an_unknown_name_lists_the_known_ones():
     assert deconfounder_names()[:3] == ("none", "projection", "ccim")
-    with pytest.raises(RequestError, match="^there is no deconfounder magic; choose one of none, projection, ccim, "):
+    with pytest.raises(
+        RequestError, match="^--deconfounder magic: there is no .*; choose one of none, projection, ccim, "
+    ):
         deconfounder_card("magic")
 
 

@@ -60,6 +60,7 @@ def test_environment_tags_name_versions_and_hardware():
     assert {"ccim.version.torch", "ccim.version.mlflow", "ccim.version.ray", "ccim.version.ccim_ray"} <= set(tags)
     assert int(tags["ccim.cpu_count"]) >= 1
     assert "ccim.gpus" not in environment_tags()
+    assert environment_tags(plug_ins={"my_models": "0.1.0"})["ccim.version.my_models"] == "0.1.0"
 
 
 def test_tracking_is_imported_without_mlflow_and_says_nothing(tmp_path):
