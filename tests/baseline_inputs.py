@@ -20,7 +20,7 @@ BUILD = {
         CaerNet, DIMS, CATEGORIES, stream_batch_norm=True, second_attention_relu=False, context_pooling="mean"
     ),
     "gcn_cnn": partial(GcnCnn, DIMS, CATEGORIES),
-    "emoticon with depth": partial(EmotiCon, DIMS, CATEGORIES),
+    "emoticon with depth": partial(EmotiCon, DIMS, CATEGORIES, sociodynamic="depth"),
     "emoticon with agents": partial(EmotiCon, DIMS, CATEGORIES, sociodynamic="agents"),
 }
 """Every baseline, as a function without arguments that draws its weights from torch's generator."""

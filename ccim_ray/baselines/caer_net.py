@@ -1,8 +1,15 @@
 """CAER-Net-S: the face and the context without it, weighed against each other for every subject.
 
-Lee et al., "Context-Aware Emotion Recognition Networks", ICCV 2019. The two encoders are the
-views' trunks (perception/encoders.py). Shape suffixes: B subjects, D feature dimensions of a view, H joint dimensions,
-P positions of a map, 2 streams: face, context.
+Lee et al., "Context-Aware Emotion Recognition Networks", ICCV 2019: two encoding streams, attention inference in the
+context's, adaptive fusion. The encoders are the views' trunks (perception/encoders.py). The paper's 1 x 1 convolutions
+of pooled features are linear layers here, which is the same. Chosen here:
+
+- the attended map is summed; the text averages it, though a softmax over the positions already does;
+- the hidden layers of the two fusion branches have a ReLU, without which 128 channels would do no more than one;
+- the streams have no batch norm before they are fused, as in the text; re-implementations add it.
+
+Shape suffixes: B subjects, D feature dimensions of a view, H joint dimensions, P positions of a map, 2 streams: face,
+context.
 """
 
 from __future__ import annotations
@@ -22,8 +29,6 @@ FUSION_DIM = 128
 class CaerNet(nn.Module):
     """Pooled face features and the map of the face-hidden context -> joint feature h.
 
-    The hidden layers of the two fusion branches have a ReLU, without which 128 channels would do no more than one.
-
     Args:
         feature_dims: D of each view in ``views``.
         num_categories: K; the classifier is not part of this block, so it changes nothing.
@@ -33,8 +38,8 @@ class CaerNet(nn.Module):
             streams' scales differ.
         second_attention_relu: ReLU behind the second attention layer, as the paper says; re-implementations without
             it let a position fall below the others' floor.
-        context_pooling: "sum" of the attended map; "mean", as the text has it, is the same divided by the number of
-            positions, which leaves a context about 1/49 of the face's size.
+        context_pooling: "sum" of the attended map, or its "mean", as the text has it: the same divided by the number
+            of positions, which leaves a context about 1/49 of the face's size.
 
     Raises:
         ValueError: a view has no feature dimension.

@@ -1,7 +1,11 @@
 """EMOT-Net: context and body of the subject, fused by one block.
 
-Kosti et al., "Context Based Emotion Recognition using EMOTIC Dataset", TPAMI 2019, with the residual trunks
-that re-implementations use. Shape suffixes: B subjects, D feature dimensions of a view, H joint dimensions.
+Kosti et al., "Context Based Emotion Recognition using EMOTIC Dataset", TPAMI 2019. Fixed by the literature: two trunks,
+one for the whole picture and one for the body, whose averages are concatenated and fused by this block into 256
+dimensions. Batch norm and ReLU are in the published model and not in the authors' later code. Chosen here: the
+trunks are the residual ones of re-implementations; valence, arousal and dominance are not predicted.
+
+Shape suffixes: B subjects, D feature dimensions of a view, H joint dimensions.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ class EmotNet(nn.Module):
 
     Args:
         feature_dims: D of each view in ``views``.
-        num_categories: K; unused, as the categories are the recogniser's.
+        num_categories: K; the classifier is not part of this block, so it changes nothing.
         joint_dim: H; 256 in the paper (d_h).
         dropout: share of h that is dropped in training.
 
@@ -33,7 +37,7 @@ class EmotNet(nn.Module):
     views: ClassVar[tuple[str, ...]] = ("context", "body")
 
     def __init__(
-        self, feature_dims: Mapping[str, int], num_categories: int = 0, joint_dim: int = 256, dropout: float = 0.5
+        self, feature_dims: Mapping[str, int], num_categories: int, *, joint_dim: int = 256, dropout: float = 0.5
     ) -> None:
         super().__init__()
         require_views("EMOT-Net", self.views, feature_dims)

@@ -2,9 +2,14 @@
 
 Mittal et al., "EmotiCon: Context-Aware Multimodal Emotion Recognition Using Frege's Principle", CVPR 2020, of which
 there is no public code. Fixed by the literature: the three streams, what each is built from, 26 dimensions each, and
-the loss. Chosen here: a trunk's face features in the place of OpenFace's; the layers' widths; no normalisation in the
-small graphs; a stream ends in a linear layer. Face and pose are fused by a linear layer; what is multiplicative is the
-loss on their own predictions (``losses.multiplicative``), without which those heads get no gradient.
+the loss. Chosen here:
+
+- a trunk's features of the face stand in for OpenFace's, and a skeleton of 18 joints for one of 25;
+- face and pose are fused by a linear layer; what is multiplicative is the loss on their own predictions and the
+  scene's (``losses.multiplicative``), without which those heads get no gradient;
+- the scene's attention branch, and what it attends to, stand behind the trunk's last map;
+- people are joined by exp(-distance) of their boxes' centres, and the graph is read at the subject;
+- the layers' widths; no normalisation in the small graphs; a stream ends in a linear layer.
 
 Shape suffixes: B subjects, D feature dimensions of a view, V joints of the skeleton (18), N agents, C channels,
 F dimensions of a stream (26), H joint dimensions, K categories.
@@ -42,7 +47,8 @@ class EmotiCon(nn.Module):
     Args:
         feature_dims: D of each view in ``views``.
         num_categories: K.
-        sociodynamic: what the third stream sees: a picture of ``depth``, or the boxes of the ``agents``.
+        sociodynamic: what the third stream sees: the boxes of the ``agents``, or a picture of ``depth``, both of which
+            are published. "agents" where nothing is said, as not every dataset has depth.
         stream_dim: F, dimensions of each stream; 26 in the paper whatever K is, hence H = 78 (d_h).
 
     Attributes:
@@ -59,7 +65,7 @@ class EmotiCon(nn.Module):
         feature_dims: Mapping[str, int],
         num_categories: int,
         *,
-        sociodynamic: Literal["depth", "agents"] = "depth",
+        sociodynamic: Literal["agents", "depth"] = "agents",
         stream_dim: int = 26,
     ) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ Zhang, Liang and Ma, "Context-Aware Affective Graph Reasoning for Emotion Recogn
 public code. Fixed by the literature: proposed regions are the nodes of a graph convolutional network of 6 layers, a
 CNN sees the body, and h has 1024 dimensions. Chosen here:
 
+- regions are no proposals of a network, but other people and overlapping windows (``perception.geometry``);
 - a node is the mean of its RoI-aligned 7 x 7 patch of the context's last feature map;
 - the affinity is a softmax over nodes of learned, scaled dot products, computed once from the nodes and shared by the
   layers. It is made symmetric, (S + S^T) / 2: with rows that sum to one, S + I has the same degree everywhere, and its

@@ -24,7 +24,8 @@ def category_weights(targets_BK: Tensor, c: float = 1.2) -> Tensor:
     """w_i = 1 / ln(c + p_i), (K,), with p_i the share of the batch in which category i holds.
 
     Kosti et al. 2019, Eq. 3, p_i read as a proportion: 5.485 for an absent category, 1.268 for one that
-    always holds.
+    always holds. The authors' code and a common re-implementation put in the count of the positives, by default of the
+    whole train split.
     """
     return 1 / torch.log(c + targets_BK.float().mean(0))
 
@@ -32,7 +33,9 @@ def category_weights(targets_BK: Tensor, c: float = 1.2) -> Tensor:
 def weighted_mse(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
     """EMOT-Net's discrete loss: sum_i w_i (logit_i - target_i)^2, averaged over the batch.
 
-    The weights are those of this batch (``category_weights``). Outputs are linear, without a sigmoid.
+    The weights are those of this batch (``category_weights``). Under DDP that is this process's share of it, as in
+    batch norm: several workers weigh rare categories otherwise than one, which the signature knows. Outputs are linear,
+    without a sigmoid.
     """
     errors_BK = (logits_BK.float() - targets_BK.float()).square()
     return (errors_BK * category_weights(targets_BK)).sum(1).mean()

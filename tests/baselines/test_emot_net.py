@@ -17,7 +17,7 @@ def features(batch, seed=0):
 
 def test_joint_feature_is_linear_batchnorm_relu_of_context_then_body():
     torch.manual_seed(0)
-    net = EmotNet(DIMS, joint_dim=4, dropout=0.0)
+    net = EmotNet(DIMS, 7, joint_dim=4, dropout=0.0)
     inputs = features(6)
     linear, batch_norm = net.fusion[0], net.fusion[1]
     weight_context, weight_body = linear.weight.split([5, 3], dim=1)
@@ -28,13 +28,13 @@ def test_joint_feature_is_linear_batchnorm_relu_of_context_then_body():
 
 def test_values_for_a_fixed_seed():
     torch.manual_seed(7)
-    net = EmotNet(DIMS, joint_dim=4).eval()
+    net = EmotNet(DIMS, 7, joint_dim=4).eval()
     found = net({"context": torch.arange(5.0)[None], "body": torch.ones(1, 3)})
     torch.testing.assert_close(found, torch.tensor([[0.0, 0.0, 1.0441854, 2.0505755]]))
 
 
 def test_order_of_the_mapping_does_not_matter():
-    net = EmotNet(DIMS).eval()
+    net = EmotNet(DIMS, 7).eval()
     inputs = features(2)
     torch.testing.assert_close(net(inputs), net(dict(reversed(inputs.items()))), rtol=0, atol=0)
 
@@ -51,7 +51,7 @@ def test_equal_seeds_give_equal_weights():
 
 def test_gradient_reaches_every_parameter():
     torch.manual_seed(0)
-    net = EmotNet(DIMS)
+    net = EmotNet(DIMS, 7)
     net(features(32)).square().sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
@@ -60,7 +60,7 @@ def test_gradient_reaches_every_parameter():
 
 def test_dropout_drops_half_in_training_and_nothing_in_eval():
     torch.manual_seed(0)
-    net = EmotNet(DIMS)
+    net = EmotNet(DIMS, 7)
     inputs = features(400)
     zeros_in_training = (net(inputs) == 0).float().mean()
     zeros_in_eval = (net.eval()(inputs) == 0).float().mean()
@@ -69,9 +69,9 @@ def test_dropout_drops_half_in_training_and_nothing_in_eval():
 
 
 def test_a_batch_of_one_works_in_eval():
-    assert EmotNet(DIMS).eval()(features(1)).shape == (1, 256)
+    assert EmotNet(DIMS, 7).eval()(features(1)).shape == (1, 256)
 
 
 def test_a_missing_view_is_named():
     with pytest.raises(ValueError, match="body"):
-        EmotNet({"context": 5})
+        EmotNet({"context": 5}, 7)

@@ -1,6 +1,8 @@
 """The losses against their formulas."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -133,3 +135,40 @@ def test_multiplicative_loss_is_finite_for_sure_and_half_precision_predictions()
 def test_multiplicative_loss_needs_two_modalities():
     with pytest.raises(ValueError, match="given 1"):
         multiplicative(torch.zeros(2, 1, 3), torch.eye(3)[:2], single_label=True)
+
+
+SHARE = """
+import sys
+import torch
+import torch.distributed as dist
+from ccim_ray.baselines.losses import weighted_mse
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+torch.manual_seed(0)
+model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 3))
+features, targets = torch.randn(8, 4), (torch.rand(8, 3) < 0.3).float()
+weighted_mse(model(features[rank::2]), targets[rank::2]).backward()
+print(*model.module.weight.grad.flatten().tolist())
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_average_the_gradients_of_their_own_shares_and_weights(tmp_path):
+    command = [sys.executable, "-c", SHARE]
+    ranks = [subprocess.Popen([*command, rank, tmp_path / "store"], stdout=subprocess.PIPE, text=True) for rank in "01"]
+    printed = [torch.tensor([float(word) for word in rank.communicate(timeout=120)[0].split()]) for rank in ranks]
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 3)
+    features, targets = torch.randn(8, 4), (torch.rand(8, 3) < 0.3).float()
+
+    def gradient(rows):
+        model.zero_grad()
+        make_loss("weighted_mse")(model(features[rows]), targets[rows]).backward()
+        return model.weight.grad.flatten().clone()
+
+    mean_of_shares = (gradient(slice(0, None, 2)) + gradient(slice(1, None, 2))) / 2
+    for of_rank in printed:
+        torch.testing.assert_close(of_rank, mean_of_shares, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(mean_of_shares, gradient(slice(None)), rtol=1e-2)

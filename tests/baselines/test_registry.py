@@ -1,5 +1,7 @@
 """A baseline is found by its name, here or in another installed package, and takes the options that it has."""
 
+import inspect
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,16 @@ def test_an_option_decides_what_is_read_and_a_wrong_value_is_refused():
     for wrong in ("people", 1, True):
         with pytest.raises(RequestError, match=f"sociodynamic={wrong}: choose agents or depth"):
             inputs_of("emoticon", {"sociodynamic": wrong})
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_model_built_without_its_card_is_the_one_that_the_card_describes(name):
+    module, _, class_name = baseline_card(name).module.partition(":")
+    parameters = inspect.signature(getattr(import_module(module), class_name)).parameters
+    assert list(parameters)[:2] == ["feature_dims", "num_categories"]
+    for option, default in baseline_card(name).options.items():
+        assert parameters[option].default == default, option
+        assert parameters[option].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 @pytest.mark.parametrize("name", CARDS)
