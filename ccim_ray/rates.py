@@ -14,9 +14,13 @@ REFERENCE_RATES: dict[str, float] = {
     "extract/thin_resnet/features": 1400,
     "cluster": 250,
     "train/emot_net/head": 33_000,
+    "train/gcn_cnn/head": 1_100,
+    "train/caer_net/head": 3_700,
+    "train/emoticon/head": 6_500,
 }
-"""Units a second of `make sweep` on the reference machine, where this storage has measured nothing itself:
-starts; pictures; views of subjects; prototypes; subjects times epochs, over all trials at a time."""
+"""Units a second on the reference machine, where this storage has measured nothing itself: starts; pictures; views of
+subjects; prototypes; subjects times epochs, over all trials at a time. Of `make sweep`; of GCN-CNN, CAER-Net and
+EmotiCon in preset quick of `jobs/compare_baselines.py` with a test suite beside it, so rather too slow."""
 
 
 def rate_of_training(experiment: Experiment) -> str:

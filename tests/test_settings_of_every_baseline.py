@@ -29,7 +29,7 @@ every_baseline = pytest.mark.parametrize("name", BASELINES)
 def make_experiment(name, **changes):
     baseline, options = BASELINES[name]
     base = default_experiment("confounded_scenes", "smoke", WorldSettings(images=60), baseline, "all", options)
-    small = {"batch_size": 6, "epochs": 1, "schedule": "constant", "learning_rate": 1e-4}
+    small = {"batch_size": SPLITS["train"], "epochs": 1, "schedule": "constant", "learning_rate": 1e-4}
     return base.with_changes(**(small | changes))
 
 
@@ -55,7 +55,7 @@ def make_inputs(experiment):
 
 
 def trained(folder, name, **changes):
-    """The model after two steps, and its loss."""
+    """The model after one step, and the loss of that step: later ones differ by processor, as rounding grows."""
     experiment = make_experiment(name, **changes)
     inputs = make_inputs(experiment)
     built = []
@@ -75,10 +75,10 @@ def test_settings_of_speed_change_little_and_no_parameter_is_left_out(name, tmp_
     without = [key for key, parameter in model.named_parameters() if parameter.grad is None]
     assert without == []
     _, in_bfloat16 = trained(tmp_path / "bfloat16", name, precision="bfloat16")
-    assert in_bfloat16 == pytest.approx(loss, rel=0.03)
+    assert in_bfloat16 == pytest.approx(loss, rel=0.02)
     assert in_bfloat16 != loss
     contiguous, in_other_order = trained(tmp_path / "order", name, channels_last=False)
-    assert in_other_order == pytest.approx(loss, rel=2e-3)
+    assert in_other_order == pytest.approx(loss, rel=1e-3)
     kernels = [p for key, p in contiguous.named_parameters() if key.startswith("trunks.") and p.ndim == 4]
     assert all(kernel.is_contiguous() for kernel in kernels)
     assert not all(p.is_contiguous() for p in model.parameters())

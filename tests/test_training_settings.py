@@ -70,11 +70,13 @@ def losses(folder, inputs, build=None, **changes):
 def test_bfloat16_is_close_to_float32_and_not_the_same(tmp_path, trainable):
     inputs = make_inputs(pictures=trainable == "all")
     by_precision = {
-        precision: losses(tmp_path / precision, inputs, precision=precision, trainable=trainable)
+        precision: losses(
+            tmp_path / precision, inputs, precision=precision, trainable=trainable, batch_size=SPLITS["train"], epochs=8
+        )
         for precision in ("float32", "bfloat16", "auto")
     }
-    # Eight bits of mantissa over three steps; what later steps make of the difference depends on the processor.
-    assert by_precision["bfloat16"][0] == pytest.approx(by_precision["float32"][0], rel=0.05)
+    # Eight bits of mantissa in the first step; what later steps make of the difference depends on the processor.
+    assert by_precision["bfloat16"][0] == pytest.approx(by_precision["float32"][0], rel=0.02)
     assert by_precision["bfloat16"][-1] < 0.8 * by_precision["bfloat16"][0]
     assert by_precision["bfloat16"] != by_precision["float32"]
     assert by_precision["auto"] == by_precision["float32"]  # on a CPU
@@ -90,10 +92,12 @@ def test_weights_and_scores_stay_float32_under_bfloat16(tmp_path):
 def test_the_memory_order_of_pictures_changes_the_last_digits_alone(tmp_path):
     inputs = make_inputs(pictures=True)
     found = {
-        order: losses(tmp_path / str(order), inputs, trainable="all", channels_last=order, epochs=1)
+        order: losses(
+            tmp_path / str(order), inputs, trainable="all", channels_last=order, batch_size=SPLITS["train"], epochs=1
+        )
         for order in (True, False)
     }
-    assert found[True] == pytest.approx(found[False], rel=2e-3)  # of three steps
+    assert found[True] == pytest.approx(found[False], rel=1e-3)  # of one step
     for order, memory_format in ((True, torch.channels_last), (False, torch.contiguous_format)):
         model = build_recogniser(make_experiment(trainable="all", channels_last=order), 3, inputs.dictionary)
         kernel = model.trunks["body"].trunk[0][0].weight

@@ -62,7 +62,8 @@ def plan_rows(plan: Plan) -> list[PlanRow]:
         shards = -(-rows_of_view // SHARD_SUBJECTS)
         there = len(list(view.folder.glob(f"shard-*{view.request.suffix}")))
         to_do = max(0, min(rows_of_view, (shards - there) * SHARD_SUBJECTS))
-        rate = f"extract/{view.request.arch}/{'features' if view.request.weights else 'pictures'}"
+        of_arch = f"extract/{view.request.arch}/{'features' if view.request.weights else 'pictures'}"
+        rate = None if is_geometry(view.request.view) else of_arch  # read off the boxes, in no time
         rows.append(
             PlanRow(
                 f"extract {view.request.title}",
@@ -128,8 +129,8 @@ def plan_table(plan: Plan, storage: Storage, resources: TrialResources) -> Table
     table.add_row("all", "", f"{gpu_hours:.2f} GPU-hours" if gpu_hours else "", total, _size(disk))
     measured_here = all(rates.is_own(row.rate) for row in plan_rows(plan) if row.rate and row.units)
     table.caption = (
-        f"Times as measured {'in this storage' if measured_here else 'on ' + REFERENCE_MACHINE}; "
-        "- : nothing to do, ? : not measured yet"
+        f"Times are estimates by speeds {'of this storage' if measured_here else 'measured on ' + REFERENCE_MACHINE}; "
+        "- : nothing to do, or next to no time; ? : not measured yet"
     )
     return table
 

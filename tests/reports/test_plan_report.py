@@ -6,6 +6,7 @@ from shutil import copytree
 import pytest
 from rich.console import Console
 
+from ccim_ray.baselines.cards import CARDS
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.perception.architectures import architecture
 from ccim_ray.plan import SHARD_SUBJECTS, make_plan
@@ -128,7 +129,15 @@ def test_times_are_those_that_this_storage_measured(storage):
     times = {row[0]: row[3] for row in cells if row}
     assert (times["render"], times["cluster"], times["train"], times["all"]) == ("7 s", "3 s", "23 s", "53 s")
     assert {time for stage, time in times.items() if stage.startswith("extract")} == {"5 s"}
-    assert "as measured in this storage" in printed(plan, storage)
+    assert "estimates by speeds of this storage" in printed(plan, storage)
+
+
+@pytest.mark.parametrize("baseline", CARDS)
+def test_the_time_of_each_of_our_baselines_is_estimated_from_the_first_run_on(baseline, storage):
+    base = default_experiment("confounded_scenes", "smoke", WORLD, baseline).with_changes(dictionary__size=8)
+    text = printed(make_plan([("CCIM", base)], (0,), storage, None), storage)
+    assert text.count("?") == 1  # in the legend
+    assert "estimates by speeds measured on two CPU cores, no GPU" in text
 
 
 def test_gpu_hours_are_counted_where_gpus_are_asked_for(storage):
