@@ -63,13 +63,12 @@ def plan_rows(plan: Plan) -> list[PlanRow]:
         there = len(list(view.folder.glob(f"shard-*{view.request.suffix}")))
         to_do = max(0, min(rows_of_view, (shards - there) * SHARD_SUBJECTS))
         of_arch = f"extract/{view.request.arch}/{'features' if view.request.weights else 'pictures'}"
-        rate = None if is_geometry(view.request.view) else of_arch  # read off the boxes, in no time
         rows.append(
             PlanRow(
                 f"extract {view.request.title}",
                 f"{rows_of_view - to_do} {'images' if view.request.output == 'scene' else 'subjects'}",
                 f"{to_do}",
-                rate,
+                None if is_geometry(view.request.view) else of_arch,  # geometry is read off the boxes, in no time
                 to_do,
                 to_do * _bytes_of_a_row(view),
             )
