@@ -149,10 +149,10 @@ def main() -> None:
 def table_of(by_baseline: dict[str, dict[str, float]], machine: dict[str, str], device: torch.device) -> Table:
     """Times of a step and the share of input, one row a baseline."""
     table = Table(title=f"Input's share of a training step end to end (less than {LIMIT:.0%} wanted)")
-    for heading in ("baseline", "batch", "whole step", "resident", "input alone", "share", "of turns", "no overlap"):
-        table.add_column(heading, justify="left" if heading == "baseline" else "right")
+    for heading in ("baseline", "batch", "step, ms", "resident", "input", "share", "of turns", "no overlap"):
+        table.add_column(heading, justify="left" if heading == "baseline" else "right", no_wrap=True)
     for name, found in by_baseline.items():
-        times = (f"{found[key]:.1f} ms" for key in ("whole_ms", "resident_ms", "input_alone_ms"))
+        times = (f"{found[key]:.1f}" for key in ("whole_ms", "resident_ms", "input_alone_ms"))
         turns = f"{found['input_share_least']:.1%} to {found['input_share_most']:.1%}"
         shares = (f"{found['input_share']:.1%}", turns, f"{found['input_share_without_overlap']:.1%}")
         table.add_row(name, str(found["batch_size"]), *times, *shares)
