@@ -11,7 +11,7 @@ embedded world's, from shards that were just written, hence cached by the system
 
 A share that is small with tiny trunks is smaller yet with large ones on the same processor. Of a GPU it says nothing.
 The share of every turn is taken by itself; where its range is wide or reaches below zero, the machine was busy with
-other things, and "without overlap", input alone over input and resident step, is the steadier figure.
+other things, and "alone", input alone over input and resident step, is the steadier figure.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ def main() -> None:
 
 def table_of(by_baseline: dict[str, dict[str, float]], machine: dict[str, str], device: torch.device) -> Table:
     """Times of a step and the share of input, one row a baseline."""
-    table = Table(title=f"Input's share of a training step end to end (less than {LIMIT:.0%} wanted)")
-    for heading in ("baseline", "batch", "step, ms", "resident", "input", "share", "of turns", "no overlap"):
+    table = Table(title=f"Input's share of a training step, times in ms (less than {LIMIT:.0%} wanted)")
+    for heading in ("baseline", "batch", "step", "resident", "input", "share", "of turns", "alone"):
         table.add_column(heading, justify="left" if heading == "baseline" else "right", no_wrap=True)
     for name, found in by_baseline.items():
         times = (f"{found[key]:.1f}" for key in ("whole_ms", "resident_ms", "input_alone_ms"))
