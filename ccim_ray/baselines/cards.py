@@ -118,7 +118,7 @@ CAER_NET = BaselineCard(
         "batch_size": 32,
         "augmentation": "flip_colour",
     },
-    approximate="its context is pooled by a sum, its input sizes are those of public code, its epochs are not published",
+    approximate="its context is pooled by a sum, its input sizes and epochs are not of the paper",
 )
 """Lee et al., ICCV 2019.
 
