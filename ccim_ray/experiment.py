@@ -211,8 +211,11 @@ def _leave_out_defaults(values: dict[str, Any]) -> None:
 
 _FLAGS = {
     "ccim.attention": "--attention",
+    "ccim.attention_dim": "--attention-dim",
     "dictionary.size": "--sizes or --dictionary-size",
+    "learning_rate": "--learning-rate",
     "seed": "--seeds",
+    "weight_decay": "--weight-decay",
     "workers": "--workers-per-trial",
 }
 

@@ -50,7 +50,7 @@ class PlannedTrial:
     setting: str
     trial: Trial
     state: str
-    """"done", "diverged", "failed" (its reason in ``reason``), "started" or "new"."""
+    """"done", "diverged", "failed" (its reason in ``reason``), "stopped" (early, by a search), "started" or "new"."""
     reason: str | None = None
 
     @property
@@ -65,7 +65,7 @@ class PlannedTrial:
 
     @property
     def is_open(self) -> bool:
-        """Whether it still has to run; a failed trial is tried again."""
+        """Whether it still has to run; a failed trial is tried again, one that a search stopped early goes on."""
         return self.state not in ("done", "diverged")
 
 
@@ -95,14 +95,19 @@ def make_plan(
     data_root: Path | None,
     weights_dir: Path | None = None,
     options: LoadOptions = AS_PUBLISHED,
+    source: DataSource | None = None,
 ) -> Plan:
     """Plan every named setting with every seed; all settings share one dataset.
+
+    Args:
+        source: of a plan made before, so that the dataset is not read again.
 
     Raises RequestError where the dataset cannot be read, a weight file or ``--data-root`` is missing, or a dictionary
     would be larger than the train split.
     """
     experiments = [experiment for _, experiment in settings]
-    source = data_source(experiments[0], storage, data_root, options, weights_dir, views_read(experiments))
+    if source is None:
+        source = data_source(experiments[0], storage, data_root, options, weights_dir, views_read(experiments))
     views: dict[str, PlannedView] = {}
     dictionaries: dict[str, PlannedDictionary] = {}
     trials = []
@@ -184,6 +189,9 @@ def trial_state(folder: Path) -> tuple[str, str | None]:
     failure = folder / "failure.json"
     if failure.exists():
         return "failed", str(read_json(failure)["reason"])
+    stopped = folder / "stopped.json"
+    if stopped.exists():
+        return "stopped", "after epoch {epochs} of {of}".format(**read_json(stopped))
     return ("started", None) if (folder / "checkpoint.pt").exists() else ("new", None)
 
 

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -22,12 +22,15 @@ from ccim_ray.errors import RequestError
 from ccim_ray.plan import PlannedTrial, trial_state
 from ccim_ray.reports.trial_report import draw_trial_figures, model_example
 from ccim_ray.storage import read_json
-from ccim_ray.tracking import Tracker, TrialRun
+from ccim_ray.tracking import LoggedRun, Tracker, TrialRun
 from ccim_ray.trial_folder import MODEL_FILES, read_result
 
 FOLLOW_SECONDS = 1.0
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+_RUN_STATUS: dict[str, Status] = {"done": "FINISHED", "stopped": "KILLED"}
+"""Of a trial that ended, by its state; FAILED of all others."""
 
 
 @dataclass
@@ -39,12 +42,15 @@ class Recorder:
         parent: run id of the sweep.
         trials: all trials of the sweep that this command is about.
         tags: stamped on every trial's run.
+        validation_only: record nothing of the test splits, nor the model: what chooses among trials by MLflow then
+            chooses by validation.
     """
 
     tracker: Tracker
     parent: str
     trials: Sequence[PlannedTrial]
     tags: Mapping[str, str]
+    validation_only: bool = False
     _runs: dict[str, TrialRun] = field(default_factory=dict, init=False)
     _ended: queue.Queue[str] = field(default_factory=queue.Queue, init=False)
     _closing: threading.Event = field(default_factory=threading.Event, init=False)
@@ -53,15 +59,31 @@ class Recorder:
 
     def __post_init__(self) -> None:
         self._by_signature = {planned.trial.signature: planned for planned in self.trials}
+        self._running = {planned.trial.signature for planned in self.trials if planned.is_open}
+        self._recorded: frozenset[str] = frozenset()
         self._thread = threading.Thread(target=self._follow, name="mlflow-recorder", daemon=True)
 
     def start(self) -> None:
         """Record what ended earlier and is not in MLflow, then follow the running trials."""
-        recorded = {run.tags["ccim.signature"] for run in self.tracker.trials(self.parent) if run.status == "FINISHED"}
-        for signature, planned in self._by_signature.items():
-            if not planned.is_open and signature not in recorded:
-                self._ended.put(signature)
+        runs = self.tracker.trials(self.parent)
+        self._recorded = frozenset(
+            run.tags["ccim.signature"] for run in runs if run.status == "FINISHED" or _stopped(run)
+        )
+        for planned in self.trials:
+            if not planned.is_open:
+                self.catch_up(planned)
         self._thread.start()
+
+    def catch_up(self, planned: PlannedTrial) -> None:
+        """Record a trial that ended earlier, unless MLflow has it already."""
+        if planned.trial.signature not in self._recorded:
+            self._by_signature[planned.trial.signature] = planned
+            self._ended.put(planned.trial.signature)
+
+    def follow(self, planned: PlannedTrial) -> None:
+        """Record a trial that was not known at the start, from now on."""
+        self._by_signature[planned.trial.signature] = planned
+        self._running.add(planned.trial.signature)
 
     def end(self, signature: str) -> None:
         """Tell that a trial ended, well or not."""
@@ -97,9 +119,10 @@ class Recorder:
             planned = self._by_signature[signature]
             if not self._guard(f"the end of {signature}", partial(self._record_end, planned)):
                 self._ended.put(signature)  # tried again next time
-        for signature, planned in self._by_signature.items():
+        for signature in tuple(self._running):
+            planned = self._by_signature[signature]
             journal = Path(planned.trial.paths.folder) / "journal.jsonl"
-            if planned.is_open and journal.exists():
+            if journal.exists():
                 self._guard(f"the epochs of {signature}", partial(self._replay, planned, journal))
 
     def _guard(self, what: str, bring_up_to_date: Callable[[], object]) -> bool:
@@ -135,12 +158,15 @@ class Recorder:
         run = self._run(planned)
         self.tracker.replay(run, folder / "journal.jsonl")
         result = read_result(folder)
-        if result and result.status == "done":
+        if result and result.status == "done" and not self.validation_only:
             self.tracker.log_final(run, result.metrics)
             self._log_artifacts(run, planned, folder)
-        status: Status = "FINISHED" if state == "done" else "FAILED"
+        elif result and result.status == "done":
+            of_val = {name: value for name, value in result.metrics.items() if name.startswith("val/")}
+            self.tracker.log_final(run, of_val)
+        status = _RUN_STATUS.get(state, "FAILED")
         self.tracker.finish(run.run_id, status, f"{state}: {reason}" if reason else None)
-        self._by_signature[planned.trial.signature] = replace(planned, state=state, reason=reason)
+        self._running.discard(planned.trial.signature)
 
     def _log_artifacts(self, run: TrialRun, planned: PlannedTrial, folder: Path) -> None:
         with tempfile.TemporaryDirectory() as temporary:
@@ -162,3 +188,8 @@ def run_title(planned: PlannedTrial, several_baselines: bool) -> str:
     """A trial in words."""
     baseline = f"{baseline_label(planned.baseline)}, " if several_baselines else ""
     return f"{baseline}{planned.setting}, seed {planned.seed}"
+
+
+def _stopped(run: LoggedRun) -> bool:
+    """Whether the run is that of a trial that its search stopped early."""
+    return run.status == "KILLED" and run.tags.get("ccim.reason", "").startswith("stopped: ")

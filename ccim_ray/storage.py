@@ -115,6 +115,10 @@ class Storage:
         """Folder of one sweep: its ledger, tables and figures."""
         return self.root / "sweeps" / sweep_id
 
+    def search(self, search_id: str) -> Path:
+        """Folder of one hyper-parameter search: its study, tables and figures."""
+        return self.root / "searches" / search_id
+
     def context_bias(self, key: str) -> Path:
         """Folder of one measurement of context bias: its table, values and chart."""
         return self.root / "context_bias" / key

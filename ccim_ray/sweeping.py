@@ -25,7 +25,7 @@ def sweep(flags: TrainingFlags, space: Space, command: Sequence[str]) -> int:
 
     Raises RequestError for a wrong request or wrong data.
     """
-    request = _request(flags, space, command)
+    request = sweep_request(flags, space, command)
     if flags.plan:
         plan = request.plan()
         console.print(plan_table(plan, request.storage, request.resources))
@@ -45,7 +45,7 @@ def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dic
 
     Returns the exit status. Raises RequestError for a wrong request or wrong data.
     """
-    request = _request(flags, space, command)
+    request = sweep_request(flags, space, command)
     plan = request.plan()
     if dictionaries:
         features = tuple(dict.fromkeys(planned.features for planned in plan.dictionaries))
@@ -66,7 +66,8 @@ def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dic
     return 0
 
 
-def _request(flags: TrainingFlags, space: Space, command: Sequence[str]) -> SweepRequest:
+def sweep_request(flags: TrainingFlags, space: Space, command: Sequence[str]) -> SweepRequest:
+    """What the flags ask for. Raises RequestError for a wrong request."""
     storage = flags.open_storage()
     weights = os.environ.get("CCIM_RAY_WEIGHTS")  # read here: workers on other machines do not see it
     bases = flags.experiments()

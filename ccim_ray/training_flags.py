@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SEVERAL_QUICK_IMAGES, SEVERAL_QUICK_EPOCHS = 4_000, 10
 """Pictures of the embedded world and epochs in preset quick of jobs that train several baselines."""
 
+Rate = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the baseline's)")]
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaselinesFlags(TrainingFlags):
@@ -75,8 +77,14 @@ class CcimFlags(TrainingFlags):
     (Eq. 2 as it is written), ipw, logit_adjustment, group_dro or clef."""
     dictionary_size: Count = None
     """N, prototypes in the confounder dictionary."""
+    learning_rate: Rate = None
+    """Largest learning rate of the schedule."""
+    weight_decay: Rate = None
+    """Weight decay of the optimiser."""
     attention: str = "dot_product"
     """dot_product (Eq. 6) or additive (Eq. 7)."""
+    attention_dim: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 256)")] = None
+    """d_n, rows of W_q and W_k (Eq. 6, 7)."""
     use_lambda: tyro.conf.FlagConversionOff[bool] = True
     """False drops the attention weights lambda of Eq. 5."""
     use_prior: tyro.conf.FlagConversionOff[bool] = True
@@ -89,7 +97,10 @@ class CcimFlags(TrainingFlags):
             "ccim__attention": self.attention,
             "ccim__use_lambda": self.use_lambda,
             "ccim__use_prior": self.use_prior,
+            "ccim__attention_dim": self.attention_dim,
+            "dictionary__size": self.dictionary_size,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
         }
-        if self.dictionary_size is not None:
-            changes["dictionary__size"] = self.dictionary_size
-        return super().experiment().with_changes(**changes)
+        given = {key: value for key, value in changes.items() if value is not None}
+        return super().experiment().with_changes(**given)

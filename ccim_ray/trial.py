@@ -123,7 +123,8 @@ def _train_and_write(
         return recogniser
 
     if process.rank == 0:
-        (folder / "failure.json").unlink(missing_ok=True)
+        for earlier_end in ("failure.json", "stopped.json"):
+            (folder / earlier_end).unlink(missing_ok=True)
         gpus = [torch.cuda.get_device_name(process.device)] if process.device.type == "cuda" else []
         tags = environment_tags(gpus, experiment.plug_ins()) | {"ccim.device": process.device.type}
         write_json(folder / "environment.json", tags)

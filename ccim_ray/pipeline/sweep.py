@@ -47,7 +47,7 @@ def run_sweep(request: SweepRequest) -> int:
     to_run = [planned for planned in plan.trials if planned.is_open]
     say(f"{request.space.question} {_counts(plan)}")
     say(f"Storage {request.storage.root}")
-    tracker, cluster = _connect(request, bool(to_run))
+    tracker, cluster = connect(request, bool(to_run))
     if cluster:
         request.resources.check(cluster, request.workers)
     dataset = prepare(plan, request.storage, cluster, request.weights_dir) if cluster else plan.source.dataset
@@ -65,11 +65,11 @@ def run_sweep(request: SweepRequest) -> int:
             say(f"{_title(planned, request)}: {state}{f': {reason}' if reason else ''}")
     say(f"Results in {report.folder}: {', '.join(path.name for path in report.files)}")
     say(f"Done in {time.monotonic() - started:.0f} s")
-    say(f"Compare the runs: {_mlflow_command(request)}")
+    say(f"Compare the runs: {mlflow_command(request)}")
     return 1 if _any_unfinished(plan) else 0
 
 
-def _connect(request: SweepRequest, needs_cluster: bool) -> tuple[Tracker, ClusterResources | None]:
+def connect(request: SweepRequest, needs_cluster: bool) -> tuple[Tracker, ClusterResources | None]:
     """MLflow, and Ray where there is something to run: creating a database takes as long as starting Ray."""
     experiment = f"{request.dataset}/{request.space.name}"
     artifacts = request.storage.root / "mlflow-artifacts"
@@ -84,9 +84,9 @@ def _recording(request: SweepRequest, plan: Plan, tracker: Tracker) -> Iterator[
     """Keeps MLflow up to date inside the block, and leaves no run RUNNING behind it."""
     baselines = ", ".join(base.baseline for base in request.bases)
     name = f"{request.space.name} of {baselines} on {request.dataset}"
-    tags = _tags(request, plan) | environment_tags(plug_ins=request.plug_ins())
+    tags = tags_of(request, plan) | environment_tags(plug_ins=request.plug_ins())
     parent = tracker.open_parent(request.sweep_id(plan), name, request.parameters(), tags)
-    recorder = Recorder(tracker, parent, plan.trials, _tags(request, plan))
+    recorder = Recorder(tracker, parent, plan.trials, tags_of(request, plan))
     recorder.start()
     status: Status = "KILLED"
     try:
@@ -180,7 +180,8 @@ def _concurrency(to_run: Sequence[PlannedTrial], request: SweepRequest, cluster:
     return min(len(to_run), request.resources.concurrent(cluster, request.workers))
 
 
-def _tags(request: SweepRequest, plan: Plan) -> dict[str, str]:
+def tags_of(request: SweepRequest, plan: Plan) -> dict[str, str]:
+    """Tags of all runs of the request."""
     tags = {
         "mlflow.source.name": sys.argv[0],
         "ccim.space": request.space.name,
@@ -201,7 +202,8 @@ def _depth_model(path: Path | None) -> str:
     return f"{path.name} sha256:{file_digest(path)}" if path else "none"
 
 
-def _mlflow_command(request: SweepRequest) -> str:
+def mlflow_command(request: SweepRequest) -> str:
+    """What opens MLflow with the request's runs."""
     if request.tracking_uri.startswith("http"):
         return f"open {without_password(request.tracking_uri)}"
     program = Path(sys.executable).with_name("mlflow")

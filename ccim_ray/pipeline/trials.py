@@ -87,7 +87,7 @@ class _EndOfTrial(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         failed = self._trials[trial.config["signature"]]
-        reason = _reason(trial)
+        reason = failure_reason(trial)
         write_failure(failed, reason)
         self._on_end(failed, reason)
 
@@ -97,7 +97,7 @@ def write_failure(trial: Trial, reason: str) -> None:
     write_json(Path(trial.paths.folder) / "failure.json", {"reason": reason})
 
 
-def _reason(trial: TuneTrial) -> str:
+def failure_reason(trial: TuneTrial) -> str:
     """The last line of the error, which names it; the whole is in Ray's log."""
     error = trial.get_pickled_error() or trial.get_error()
     cause = getattr(error, "cause", None) or error

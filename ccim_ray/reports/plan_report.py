@@ -98,7 +98,7 @@ def _trial_rows(plan: Plan, subjects: int) -> list[PlanRow]:
         trials = [planned for planned in plan.trials if planned.baseline == baseline]
         states = Counter(planned.state for planned in trials)
         ended = [f"{states[name]} {name}" for name in ("done", "diverged") if states[name]]
-        again = [f"{states[name]} {name}" for name in ("failed", "started") if states[name]]
+        again = [f"{states[name]} {name}" for name in ("failed", "stopped", "started") if states[name]]
         to_run = [planned for planned in trials if planned.is_open]
         epochs = sum(planned.trial.experiment.epochs for planned in to_run)
         rate = rate_of_training(trials[0].trial.experiment)

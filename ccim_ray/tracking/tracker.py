@@ -81,9 +81,16 @@ class Tracker:
             self._experiment_id = self._find_or_create_experiment(artifact_root)
 
     @_reported
-    def open_parent(self, sweep_id: str, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
-        """Run id of the sweep: the one with this ``sweep_id``, else a new one. It is RUNNING afterwards."""
-        found = {"ccim.kind": "sweep", "ccim.sweep": sweep_id}
+    def open_parent(
+        self,
+        sweep_id: str,
+        name: str,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        kind: Literal["sweep", "search"] = "sweep",
+    ) -> str:
+        """Run id of the sweep or search: the one with this ``sweep_id``, else a new one. It is RUNNING afterwards."""
+        found = {"ccim.kind": kind, "ccim.sweep": sweep_id}
         return self._find_or_create(found, name, params, {**tags, **found})[0]
 
     @_reported
