@@ -164,6 +164,7 @@ class Recorder:
         elif result and result.status == "done":
             of_val = {name: value for name, value in result.metrics.items() if name.startswith("val/")}
             self.tracker.log_final(run, of_val)
+            self.tracker.log_artifacts(run.run_id, [folder / "experiment.json"], "config")
         status = _RUN_STATUS.get(state, "FAILED")
         self.tracker.finish(run.run_id, status, f"{state}: {reason}" if reason else None)
         self._running.discard(planned.trial.signature)

@@ -68,10 +68,9 @@ class Study:
     """
 
     def __init__(self, path: Path, name: str, space: SearchSpace, start: Values, seed: int) -> None:
-        optuna = _optuna()
         self._space, self._seed = space, seed
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._study = optuna.create_study(
+        self._study = _optuna().create_study(
             storage=f"sqlite:///{path}?timeout=60", study_name=name, direction="maximize", load_if_exists=True
         )
         self._live: dict[int, optuna.trial.Trial] = {}

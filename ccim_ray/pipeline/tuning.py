@@ -25,7 +25,7 @@ from ccim_ray.experiment import Experiment
 from ccim_ray.pipeline.trials import ATTEMPTS, failure_reason
 from ccim_ray.resources import ClusterResources, TrialResources
 from ccim_ray.storage import Storage
-from ccim_ray.trial_folder import Trial, read_result
+from ccim_ray.trial_folder import Metrics, Trial, read_result
 from ccim_ray.validation import best_so_far
 
 FOLLOW_SECONDS = 0.2
@@ -65,10 +65,11 @@ class EarlyStopping:
     def remember(self, name: str, curve: Mapping[int, float]) -> None:
         """Let the trial of an earlier run count among those that others have to keep up with."""
         past: Any = SimpleNamespace(trial_id=name)
-        self.scheduler.on_trial_add(None, past)
+        no_run: Any = None
+        self.scheduler.on_trial_add(no_run, past)
         for epochs, value in sorted(curve.items()):
             if epochs < self.epochs:
-                self.scheduler.on_trial_result(None, past, {"epochs": epochs, "value": value})
+                self.scheduler.on_trial_result(no_run, past, {"epochs": epochs, "value": value})
 
 
 def tune_trials(
@@ -130,9 +131,9 @@ class _Proposals(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
         trial = self._proposer.propose(trial_id)
-        return {"trial": trial} if trial else str(Searcher.FINISHED)
+        return {"trial": trial} if trial else Searcher.FINISHED  # type: ignore[return-value]  # as Ray's own do
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The listener hears of it, with the reason of an error."""
@@ -190,9 +191,13 @@ def _head_task(config: dict[str, Any], gpus: float, metric: str) -> None:
     threads_of_a_trial()
     trial: Trial = config["trial"]
     process = Process(device=torch.device("cuda" if gpus else "cpu"))
+
+    def on_epoch(epoch: int, metrics: Metrics) -> None:
+        _report_from(trial, metric, epoch)
+
     try:
         _reported_before(trial, metric)
-        run_trial(trial, process, lambda epoch, metrics: _report_from(trial, metric, epoch) and None)
+        run_trial(trial, process, on_epoch)
     except RequestError as error:  # the inputs are wrong: they would be again
         tune.report({"failed": f"{error}", "value": math.nan})
         return
