@@ -191,7 +191,7 @@ def trial_state(folder: Path) -> tuple[str, str | None]:
         return "failed", str(read_json(failure)["reason"])
     stopped = folder / "stopped.json"
     if stopped.exists():
-        return "stopped", "after epoch {epochs} of {of}".format(**read_json(stopped))
+        return "stopped", "after epoch {epoch} of {of}".format(**read_json(stopped))
     return ("started", None) if (folder / "checkpoint.pt").exists() else ("new", None)
 
 

@@ -51,7 +51,7 @@ def test_another_seed_proposes_other_values(tmp_path):
 
 def test_proposals_come_closer_to_the_best_than_chance_does(tmp_path):
     """Drawn at random, an exponent from -4 to -1 is on average 5/6 away from the best one, -2."""
-    distances = [1 - score(attempt.values) for attempt in run(opened(tmp_path), 30)]
+    distances = [1 - score(attempt.values) for attempt in run(opened(tmp_path), 40)]
     assert sum(distances[-15:]) / 15 < 0.7 * 5 / 6
 
 

@@ -3,8 +3,15 @@
 import pytest
 from mlflow import MlflowClient
 
+from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.errors import RequestError
+from ccim_ray.journal import Journal
+from ccim_ray.plan import PlannedTrial, trial_state
+from ccim_ray.prepared import TrialPaths
+from ccim_ray.presets import default_experiment
 from ccim_ray.recording import Recorder
+from ccim_ray.storage import write_json
+from ccim_ray.trial_folder import Trial, TrialResult
 
 
 def test_results_that_cannot_be_logged_are_told_and_the_run_still_ends(tracker, uri, tmp_path):
@@ -26,3 +33,51 @@ def test_results_are_logged_when_the_recorder_closes(tracker, uri, tmp_path):
     recorder.finish_with([results])
     recorder.close("FINISHED")
     assert [found.path for found in MlflowClient(uri).list_artifacts(parent)] == ["results.csv"]
+
+
+def planned_in(folder, epochs):
+    """A trial of a search whose folder holds so many epochs."""
+    with Journal(folder / "journal.jsonl") as journal:
+        for step in range(epochs):
+            journal.append(step, {"train/loss": 1.0, "val/accuracy": 0.5})
+    experiment = default_experiment("confounded_scenes", "smoke", WorldSettings(like="caer_s"))
+    write_json(folder / "experiment.json", {})
+    trial = Trial(experiment, folder.name, TrialPaths(str(folder), "", {}, None))
+    return PlannedTrial("trial 0", trial, *trial_state(folder))
+
+
+def runs_of_a_search(tracker, uri, planned, ended):
+    """The runs after a search of one trial, which is either proposed now or ended in an earlier process."""
+    parent = tracker.open_parent("search", "a search", {}, {}, "search")
+    recorder = Recorder(tracker, parent, (), {}, validation_only=True)
+    recorder.start()
+    if ended:
+        recorder.catch_up(planned)
+    else:
+        recorder.follow(planned)
+        recorder.end(planned.trial.signature)
+    recorder.close("FINISHED")
+    client = MlflowClient(uri)
+    assert client.get_run(parent).data.tags["ccim.kind"] == "search"
+    return [client.get_run(run.run_id) for run in tracker.trials(parent)]
+
+
+def test_a_trial_that_was_stopped_early_is_neither_done_nor_failed_nor_running(tracker, uri, tmp_path):
+    folder = tmp_path / "0123"
+    planned = planned_in(folder, 3)
+    write_json(folder / "stopped.json", {"epoch": 3, "of": 15})
+    for ended in (False, True, True):
+        (run,) = runs_of_a_search(tracker, uri, planned, ended)
+        assert run.info.status == "KILLED"
+        assert run.data.tags["ccim.reason"] == "stopped: after epoch 3 of 15"
+        assert len(MlflowClient(uri).get_metric_history(run.info.run_id, "val/accuracy")) == 3
+
+
+def test_a_search_logs_no_metric_of_the_test_splits(tracker, uri, tmp_path):
+    folder = tmp_path / "0123"
+    planned = planned_in(folder, 2)
+    write_json(folder / "result.json", TrialResult("done", {"val/accuracy": 0.5, "test_do/accuracy": 0.9}).as_dict())
+    (run,) = runs_of_a_search(tracker, uri, planned, ended=True)
+    assert run.info.status == "FINISHED"
+    assert set(run.data.metrics) == {"train/loss", "val/accuracy"}
+    assert [found.path for found in MlflowClient(uri).list_artifacts(run.info.run_id)] == ["config"]
