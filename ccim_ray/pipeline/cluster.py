@@ -30,7 +30,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 
-_REQUEST_ERROR = re.compile(rf"^{re.escape(RequestError.__module__)}\.RequestError: (.+)$", re.MULTILINE)
+REQUEST_ERROR = re.compile(rf"^{re.escape(RequestError.__module__)}\.RequestError: (.+)$", re.MULTILINE)
 
 
 def join_cluster() -> ClusterResources:
@@ -107,7 +107,7 @@ def plain_errors() -> Iterator[None]:
         while cause is not None and type(cause) is not RequestError:
             cause = getattr(cause, "cause", None) or cause.__cause__
         # Ray Data pickles what its workers raise, which loses the cause; the text of the traceback still has its line.
-        told = [str(cause)] if cause else _REQUEST_ERROR.findall(str(error))
+        told = [str(cause)] if cause else REQUEST_ERROR.findall(str(error))
         if not told:
             raise
         raise RequestError(told[-1]) from error

@@ -129,7 +129,7 @@ class _Search:
 
     def ended(self, tune_id: str, reason: str | None) -> None:
         """A trial is done, diverged, was stopped early, or failed."""
-        attempt, planned = self._running.pop(tune_id)
+        attempt, planned = self._running[tune_id]
         curve, folder = self._curve(planned), Path(planned.trial.paths.folder)
         if reason:
             write_failure(planned.trial, reason)
@@ -141,6 +141,7 @@ class _Search:
         for epochs, best in enumerate(curve, 1):
             self.study.report(attempt.number, epochs, best)
         self.study.tell(attempt.number, _TOLD[state], value)
+        del self._running[tune_id]
         score = "" if value is None else f"val/{self.metric} {value:.2%}"
         is_best = state == "done" and value is not None and (self._best is None or value > self._best)
         if is_best:

@@ -22,6 +22,7 @@ from ray.tune.search import Searcher
 
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
+from ccim_ray.pipeline.cluster import REQUEST_ERROR
 from ccim_ray.pipeline.trials import ATTEMPTS, failure_reason
 from ccim_ray.resources import ClusterResources, TrialResources
 from ccim_ray.storage import Storage
@@ -117,7 +118,13 @@ def tune_trials(
             callbacks=[_Listener(proposer)],
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except tune.TuneError as error:  # holds what was raised while hearing of a trial as text alone
+        told = REQUEST_ERROR.findall(str(error))
+        if not told:
+            raise
+        raise RequestError(told[-1]) from error
     shutil.rmtree(folder / name, ignore_errors=True)
 
 
