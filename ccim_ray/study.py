@@ -5,7 +5,7 @@ Optuna proposes values (TPE) and remembers; when a trial is stopped early is Ray
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +29,7 @@ class Attempt:
     """One trial of a search.
 
     Attributes:
-        number: counted from 0.
+        number: counted from 0; one that is tried again keeps it.
         values: what it was tried with.
         state: "done", "stopped" (early), "diverged", "failed" or "running".
         value: the validation metric of its best epoch; None where it has none.
@@ -95,26 +95,28 @@ class Study:
         """The next trial to run."""
         from optuna.samplers import TPESampler
 
-        number = len(self._study.get_trials(deepcopy=False))
-        stream = np.random.SeedSequence([self._seed, number]).generate_state(1)
+        proposed = len(set(_numbers(self._study.get_trials(deepcopy=False)).values()))
+        stream = np.random.SeedSequence([self._seed, proposed]).generate_state(1)
         self._study.sampler = TPESampler(n_startup_trials=RANDOM_TRIALS, seed=int(stream[0]))
         trial = self._study.ask(self._distributions)
-        self._live[trial.number] = trial
-        return Attempt(trial.number, self._space.rounded(trial.params), "running", None, {})
+        number = _numbers(self._study.get_trials(deepcopy=False))[trial.number]
+        self._live[number] = trial
+        return Attempt(number, self._space.rounded(trial.params), "running", None, {})
 
     def report(self, number: int, epochs: int, value: float) -> None:
         """Tell the best validation metric after so many epochs; what was told before is not told again."""
         trial = self._live[number]
-        if epochs not in self._study.trials[number].intermediate_values:
+        if epochs not in self._study.trials[trial.number].intermediate_values:
             trial.report(value, epochs)
 
     def tell(self, number: int, state: AttemptState, value: float | None = None) -> None:
         """Tell how the trial ended. ``value`` is wanted where it is done."""
         from optuna.trial import TrialState
 
-        self._live[number].set_user_attr("ended", state)
+        trial = self._live.pop(number)
+        trial.set_user_attr("ended", state)
         told = {"done": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(state, TrialState.PRUNED)
-        self._study.tell(number, value if state == "done" else None, told)
+        self._study.tell(trial, value if state == "done" else None, told)
 
     def attempts(self) -> list[Attempt]:
         """Every trial that was started, by number; one that was tried again is there once, as it is now."""
@@ -147,7 +149,7 @@ def _attempts(study: optuna.Study, space: SearchSpace) -> list[Attempt]:
 
     trials = [trial for trial in study.trials if set(trial.params) == set(space.parameters)]
     again = {trial.user_attrs.get("again_of") for trial in trials}
-    attempts = []
+    attempts, numbers = [], _numbers(study.trials)
     for trial in trials:
         if trial.number in again or trial.state == TrialState.WAITING:
             continue
@@ -155,8 +157,19 @@ def _attempts(study: optuna.Study, space: SearchSpace) -> list[Attempt]:
         state = trial.user_attrs.get("ended", unfinished)
         curve = dict(trial.intermediate_values)
         value = trial.value if trial.state == TrialState.COMPLETE else max(curve.values(), default=None)
-        attempts.append(Attempt(trial.number, space.rounded(trial.params), state, value, curve))
-    return attempts
+        attempts.append(Attempt(numbers[trial.number], space.rounded(trial.params), state, value, curve))
+    return sorted(attempts, key=lambda attempt: attempt.number)
+
+
+def _numbers(trials: Sequence[optuna.trial.FrozenTrial]) -> dict[int, int]:
+    """Optuna's number of each trial -> ours: one that is tried again is another trial to Optuna, and not to us."""
+    numbers: dict[int, int] = {}
+    proposed = 0
+    for trial in trials:
+        again_of = trial.user_attrs.get("again_of")
+        numbers[trial.number] = proposed if again_of is None else numbers[again_of]
+        proposed += again_of is None
+    return numbers
 
 
 def _distribution(allowed: LogRange | Choice) -> optuna.distributions.BaseDistribution:

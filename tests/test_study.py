@@ -68,8 +68,21 @@ def test_what_was_running_when_the_process_died_is_asked_for_again_first(tmp_pat
     interrupted = study.ask()
     study.report(interrupted.number, 1, 0.3)
     again = opened(tmp_path).ask()
-    assert again.values == interrupted.values
-    assert again.number != interrupted.number
+    assert (again.values, again.number) == (interrupted.values, interrupted.number)
+
+
+def test_an_interruption_does_not_change_what_is_proposed_after_it(tmp_path):
+    through = run(opened(tmp_path / "whole"), 13)
+    study = opened(tmp_path / "killed")
+    run(study, 3)
+    study.ask()
+    study = opened(tmp_path / "killed")
+    run(study, 8)
+    study.ask()
+    opened(tmp_path / "killed").ask()  # killed twice at the same trial
+    run(opened(tmp_path / "killed"), 2)
+    assert [attempt.values for attempt in opened(tmp_path / "killed").attempts()] == [each.values for each in through]
+    assert [attempt.number for attempt in opened(tmp_path / "killed").attempts()] == list(range(13))
 
 
 def test_an_interrupted_trial_is_there_once(tmp_path):
