@@ -172,3 +172,16 @@ def test_a_stopped_trial_that_is_asked_for_in_full_goes_on(whole: tuple[Path, En
     assert lines[0] == first_line  # its time too: the epoch was not trained again
     assert (folder / "result.json").exists()
     assert not (folder / "stopped.json").exists()
+
+
+def test_trials_that_exist_are_not_trained_again_by_another_search(whole: tuple[Path, Ended], tmp_path: Path) -> None:
+    import shutil
+
+    storage = tmp_path / "copy"
+    shutil.copytree(whole[0], storage)
+    shutil.rmtree(storage / "searches")
+    done = {path: path.stat().st_mtime_ns for path in storage.glob("trials/*/result.json")}
+    ended = search(storage)
+    assert ended.status == 0, ended.err
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert trials_of(storage) == trials_of(whole[0])
