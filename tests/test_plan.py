@@ -190,6 +190,14 @@ def test_a_trial_that_was_tried_again_and_ended_is_done(tmp_path):
     assert trial_state(tmp_path) == ("done", None)
 
 
+def test_a_trial_that_was_stopped_early_is_a_state_of_its_own_and_open_to_others(storage):
+    (planned,) = plan_of(storage, VANILLA).trials
+    write_json(storage.trial(planned.trial.signature) / "stopped.json", {"epoch": 3, "of": 15})
+    (planned,) = plan_of(storage, VANILLA).trials
+    assert (planned.state, planned.reason) == ("stopped", "after epoch 3 of 15")
+    assert planned.is_open
+
+
 def test_fewer_subjects_are_other_subjects(storage):
     whole, part = (plan_of(storage, {"subject_limit": limit}) for limit in (None, 50))
     assert whole.subjects != part.subjects
