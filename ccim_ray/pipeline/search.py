@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from ccim_ray.console import console, say
+from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.environment import environment_tags
 from ccim_ray.errors import RequestError
 from ccim_ray.hyperparameters import in_words
@@ -22,7 +24,7 @@ from ccim_ray.pipeline.trials import write_failure
 from ccim_ray.pipeline.tuning import EarlyStopping, tune_trials
 from ccim_ray.plan import Plan, PlannedTrial, trial_state
 from ccim_ray.recording import Recorder, Status
-from ccim_ray.reports.search_report import Chosen, write_search_report
+from ccim_ray.reports.search_report import Chosen, ranked, write_search_report
 from ccim_ray.resources import ClusterResources
 from ccim_ray.search_request import SearchRequest, counts
 from ccim_ray.storage import write_json
@@ -47,12 +49,7 @@ def run_search(request: SearchRequest) -> int:
         say(f"Storage {request.sweep.storage.root}")
         is_open = sum(attempt.counts for attempt in before) < request.num_samples
         tracker, cluster = connect(request.sweep, is_open)
-        if cluster:
-            request.sweep.resources.check(cluster, request.sweep.workers)
-        source = plan.source
-        dataset = (
-            prepare(plan, request.sweep.storage, cluster, request.sweep.weights_dir) if cluster else source.dataset
-        )
+        dataset = _prepared(request, plan, cluster) if cluster else plan.source.dataset
         start = request.space.start(request.base)
         study = Study(request.study_file(plan), request.search_id(plan), request.space, start, request.search_seed)
         search = _Search(request, plan, study, dataset.metric)
@@ -71,6 +68,12 @@ def run_search(request: SearchRequest) -> int:
         if chosen:
             say(f"Train the chosen values with fresh seeds, and test them:\n{chosen.rerun}")
     return 0 if chosen and search.is_complete else 1
+
+
+def _prepared(request: SearchRequest, plan: Plan, cluster: ClusterResources) -> Dataset:
+    sweep = request.sweep
+    sweep.resources.check(cluster, sweep.workers)
+    return prepare(plan, sweep.storage, cluster, sweep.weights_dir)
 
 
 class _Search:
@@ -98,7 +101,9 @@ class _Search:
         """Train what is still to be tried."""
         for attempt in self.study.attempts():
             if attempt.counts:
-                self._remember(attempt, self._planned(attempt))
+                planned = self._planned(attempt)
+                self._remember(attempt, planned)
+                self.recorder.catch_up(planned)
         to_run = self.request.num_samples - self._counted
         if not cluster or to_run <= 0:
             return
@@ -134,13 +139,14 @@ class _Search:
         if reason:
             write_failure(planned.trial, reason)
         elif trial_state(folder)[0] not in ("done", "diverged"):
+            (folder / "failure.json").unlink(missing_ok=True)
             write_json(folder / "stopped.json", {"epoch": len(curve), "of": planned.trial.experiment.epochs})
         state, why = trial_state(folder)
         self._failed += state == "failed"
         value = curve[-1] if curve else None
         for epochs, best in enumerate(curve, 1):
             self.study.report(attempt.number, epochs, best)
-        self.study.tell(attempt.number, _TOLD[state], value)
+        self.study.tell(attempt.number, cast(AttemptState, state), value)
         del self._running[tune_id]
         score = "" if value is None else f"val/{self.metric} {value:.2%}"
         is_best = state == "done" and value is not None and (self._best is None or value > self._best)
@@ -155,10 +161,10 @@ class _Search:
 
     def chosen(self) -> Chosen | None:
         """The values of the best trial by validation; None where no trial is done."""
-        done = [attempt for attempt in self.study.attempts() if attempt.state == "done" and attempt.value is not None]
+        done = ranked(self.study.attempts())
         if not done:
             return None
-        best = max(done, key=lambda attempt: (attempt.value, -attempt.number))
+        best = done[0]
         planned = self._planned(best)
         folder = Path(planned.trial.paths.folder)
         curve = self._curve(planned)
@@ -171,20 +177,16 @@ class _Search:
         )
 
     def _remember(self, attempt: Attempt, planned: PlannedTrial) -> None:
-        """What is known of a trial that ended before counts for early stopping, and belongs in MLflow."""
+        """What is known of a trial that ended before counts for those that are still to come."""
         if attempt.state == "done" and attempt.value is not None:
             self._best = max(attempt.value, self._best or attempt.value)
         self.stopping.remember(f"trial {attempt.number}", dict(enumerate(self._curve(planned), 1)))
-        self.recorder.catch_up(planned)
 
     def _planned(self, attempt: Attempt) -> PlannedTrial:
         return self.request.planned(self.plan, attempt.number, attempt.values)
 
     def _curve(self, planned: PlannedTrial) -> list[float]:
         return best_so_far(Path(planned.trial.paths.folder), self.metric)
-
-
-_TOLD: Mapping[str, AttemptState] = {"done": "done", "diverged": "diverged", "failed": "failed", "stopped": "stopped"}
 
 
 @contextmanager
@@ -195,7 +197,6 @@ def _recording(search: _Search, tracker: Tracker) -> Iterator[Recorder]:
     of_runs = tags_of(request.sweep, plan) | {"ccim.sweep": search_id}
     name = f"{request.space.name} of {request.base.baseline} on {request.sweep.dataset}"
     parameters = request.sweep.parameters() | {
-        "search.num_samples": str(request.num_samples),
         "search.seed": str(request.search_seed),
         "search.grace_epochs": str(request.grace_epochs),
         "search.reduction_factor": str(request.reduction_factor),
