@@ -53,12 +53,11 @@ def draw_importances(shares: Mapping[str, float], title: str, png: Path, html: P
 
 
 def _best_so_far(attempts: Sequence[Attempt]) -> tuple[list[int], list[float]]:
-    done = [(attempt.number, 100 * attempt.value) for attempt in attempts if _is_done(attempt) and attempt.value]
-    return [number for number, _ in done], [float(value) for value in np.maximum.accumulate([v for _, v in done])]
-
-
-def _is_done(attempt: Attempt) -> bool:
-    return attempt.state == "done"
+    """Corners of the line: trials that are done with the best value until then, and the last trial."""
+    done = _points(attempts, "done")
+    numbers = [attempt.number for attempt in done]
+    best = [float(value) for value in np.maximum.accumulate([100 * (attempt.value or 0) for attempt in done])]
+    return [*numbers, attempts[-1].number], [*best, best[-1]] if best else []
 
 
 def _points(attempts: Sequence[Attempt], state: AttemptState) -> list[Attempt]:
@@ -73,7 +72,7 @@ def _history_picture(
 
     figure = Figure((8, 4.4), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots()
-    if numbers:
+    if best:
         axes.step(numbers, best, where="post", color=LINE_COLOURS[1], linewidth=1.8, label="best so far")
     for state, (name, colour, marker, _) in _KINDS.items():
         points = _points(attempts, state)
@@ -99,7 +98,7 @@ def _history_page(
     from plotly.graph_objects import Scatter
 
     page = Page()
-    if numbers:
+    if best:
         line = {"shape": "hv", "color": LINE_COLOURS[1]}
         page.add_trace(Scatter(x=numbers, y=best, mode="lines", line=line, name="best so far", hoverinfo="skip"))
     for state, (name, colour, _, symbol) in _KINDS.items():

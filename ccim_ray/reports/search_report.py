@@ -78,10 +78,10 @@ def write_search_report(
     if shares:
         files += [folder / "importances.png", folder / "importances.html"]
         done = sum(attempt.state == "done" for attempt in attempts)
-        title = f"Share of the spread of {metric} over {done} trials trained in full (fANOVA)"
+        caution = ", too few to rely on" if done < FEW else ""
+        title = f"Share of the spread of {metric} over {done} trials trained in full{caution} (fANOVA)"
         draw_importances({dotted(key): share for key, share in shares.items()}, title, *files[-2:])
         told = ", ".join(f"{dotted(key)} {share:.0%}" for key, share in list(shares.items())[:3])
-        caution = ", too few to rely on" if done < FEW else ""
         remarks.append(f"Importance over {done} trials trained in full{caution}: {told}")
     else:
         remarks.append("No importances: they need two trials trained in full that differ in score")
