@@ -1,10 +1,16 @@
 """ASHA as the search sets it up: whom it stops, and that a new process knows those of the old one."""
 
+import fcntl
 from types import SimpleNamespace
 
 import pytest
 
+from ccim_ray.errors import RequestError
+from ccim_ray.pipeline.search import run_search
 from ccim_ray.pipeline.tuning import EarlyStopping
+from ccim_ray.search_flags import SearchFlags
+from ccim_ray.searching import search_request
+from search_spaces.hyperparameters import hyperparameters_space
 
 GOOD = {epochs: 0.5 + 0.01 * epochs for epochs in range(1, 16)}
 
@@ -44,3 +50,15 @@ def test_what_keeps_up_is_never_stopped(stopping):
 def test_the_first_trials_are_not_stopped():
     stopping = EarlyStopping(epochs=15, grace_epochs=3, reduction_factor=3)
     assert set(decisions(stopping, "first", dict.fromkeys(range(1, 15), 0.1))) == {"CONTINUE"}
+
+
+def test_the_same_search_twice_at_a_time_is_refused(tmp_path):
+    flags = SearchFlags(preset="smoke", storage=str(tmp_path))
+    space = hyperparameters_space(flags.experiment(), flags.chosen_sizes(), flags.fixed())
+    request = search_request(flags, space, ["jobs/tune_hyperparameters.py"])
+    folder = request.folder(request.plan())
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RequestError, match="running already"):
+            run_search(request)
