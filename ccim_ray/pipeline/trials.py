@@ -102,6 +102,8 @@ def failure_reason(trial: TuneTrial) -> str:
     error = trial.get_pickled_error() or trial.get_error()
     cause = getattr(error, "cause", None) or error
     lines = [line for line in str(cause).splitlines() if line.strip()]
+    if lines[-1:] == ["None"]:  # what Tune writes of an actor that did not live to raise anything
+        return "its process died or did not start; the machine may be out of memory"
     return lines[-1].strip() if lines else type(cause).__name__
 
 

@@ -125,10 +125,11 @@ def _best(request: SearchRequest, attempts: Sequence[Attempt], metric: str, chos
 
 
 def _expectation(attempts: Sequence[Attempt], metric: str, chosen: Chosen) -> str:
-    done = sum(attempt.state == "done" for attempt in attempts)
+    tried = sum(attempt.counts for attempt in attempts)
+    luck = f"; as the best of {tried} trials it is flattered by luck, so rather less" if tried > 1 else ""
     return (
         f"Expected: {metric} {100 * (chosen.attempt.value or 0):.2f} ± {100 * chosen.standard_error:.2f} % (standard "
-        f"error over the validation subjects, one seed); the best of {done} is flattered by luck, so rather less"
+        f"error over the validation subjects, one seed){luck}"
     )
 
 
