@@ -51,9 +51,10 @@ class SearchRequest:
 
     def search_id(self, plan: Plan) -> str:
         """Searches that differ in ``num_samples`` alone are one search, which goes on."""
-        data = [plan.source.fingerprint, weight_digests(self.base, self.sweep.weights_dir), STAGE_VERSIONS]
+        weights = weight_digests(self.base, self.sweep.weights_dir)
+        made_by = [plan.source.fingerprint, weights, STAGE_VERSIONS, self.sweep.plug_ins()]
         how = [self.search_seed, self.grace_epochs, self.reduction_factor]
-        return short_digest([self.space.name, self.space.described(), self.base.essence(), how, data])
+        return short_digest([self.space.name, self.space.described(), self.base.essence(), how, made_by])
 
     def folder(self, plan: Plan) -> Path:
         """Where the search keeps its study, tables and figures."""

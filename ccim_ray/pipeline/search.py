@@ -201,7 +201,8 @@ def _recording(search: _Search, tracker: Tracker) -> Iterator[Recorder]:
         "search.grace_epochs": str(request.grace_epochs),
         "search.reduction_factor": str(request.reduction_factor),
     }
-    parent = tracker.open_parent(search_id, name, parameters, of_runs | environment_tags(), "search")
+    of_parent = of_runs | environment_tags(plug_ins=request.sweep.plug_ins())
+    parent = tracker.open_parent(search_id, name, parameters, of_parent, "search")
     recorder = Recorder(tracker, parent, (), of_runs, validation_only=True)
     recorder.start()
     status: Status = "KILLED"
