@@ -3,8 +3,9 @@
 Command:   python jobs/tune_hyperparameters.py
 Hardware:  two CPU cores, no GPU
 Minutes:   see the README's table
-Expected:  on the embedded world a few points of val/accuracy above the first trial, which has the settings as they are;
-           how much of that is luck, the command that it prints says, with fresh seeds.
+Expected:  val/accuracy 0.769 against 0.767 of the first trial, which has the settings as they are, with a standard
+           error of 0.016: on the embedded world the defaults can hardly be improved. About half of the 20 trials are
+           stopped early.
 
 What the command line fixes is not searched: --learning-rate, --weight-decay, --batch-size, one --sizes.
 """
