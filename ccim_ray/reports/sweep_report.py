@@ -12,6 +12,7 @@ from ccim_ray.metrics import SECONDARY_METRICS
 from ccim_ray.reports.figures import sweep_curve
 from ccim_ray.reports.latex import write_latex
 from ccim_ray.reports.leave_one_out import Gain, in_words, write_gains
+from ccim_ray.reports.per_category_figure import per_category_figure
 from ccim_ray.reports.printed_table import rich_table
 from ccim_ray.reports.tables import ResultRow, with_notes, write_csv, write_markdown
 from ccim_ray.space import Space
@@ -41,7 +42,8 @@ def write_sweep_report(
 
     Args:
         measured, constants: rows in the order of the table; the curve leaves SECONDARY_METRICS out.
-        by_category: rows for ``categories.csv`` and ``.md``; empty for no such files.
+        by_category: rows for ``categories.csv``, ``.md`` and, as bars (Fig. 5), ``.png`` and ``.html``; empty for no
+            such files.
         axis: every setting that the sweep has ever had on its axis.
         notes: what must be known of the numbers. They stand in every title and caption; ``results.csv`` has the
             columns that are promised and no place for them.
@@ -62,6 +64,10 @@ def write_sweep_report(
         files += [folder / "categories.csv", folder / "categories.md"]
         write_csv(by_category, folder / "categories.csv")
         write_markdown(by_category, folder / "categories.md", notes)
+    if any(row.mean is not None for row in by_category):
+        bars = (folder / "categories.png", folder / "categories.html")
+        per_category_figure(by_category, with_notes(space.question, notes), *bars)
+        files += bars
     if gains:
         files.append(folder / "leave_one_out.csv")
         write_gains(gains, files[-1])
