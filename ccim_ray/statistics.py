@@ -98,6 +98,23 @@ def bootstrap_ci(values: Values, seed: int = 0, resamples: int = 9999) -> tuple[
     return float(interval.low), float(interval.high)
 
 
+def mcnemar_exact(first_only: int, second_only: int) -> float | None:
+    """Two-sided p of McNemar's exact test that two models are right equally often on the same subjects.
+
+    Args:
+        first_only, second_only: subjects that only the first, or only the second, gets right. The others do not
+            tell the models apart.
+
+    None where both are zero: there is nothing to test. Raises ValueError for a negative count.
+    """
+    from scipy.stats import binomtest
+
+    if min(first_only, second_only) < 0:
+        raise ValueError(f"counts cannot be negative, found {first_only} and {second_only}")
+    different = first_only + second_only
+    return float(binomtest(first_only, different).pvalue) if different else None
+
+
 def holm(p_values: Sequence[float | None], family: int | None = None) -> list[float | None]:
     """Holm's step-down correction over one family of tests, in the order given.
 

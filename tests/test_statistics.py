@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccim_ray.statistics import PairedDelta, Summary, bootstrap_ci, holm, paired_delta, summarise
+from ccim_ray.statistics import PairedDelta, Summary, bootstrap_ci, holm, mcnemar_exact, paired_delta, summarise
 
 metrics = st.lists(st.integers(0, 1000).map(lambda thousandths: thousandths / 1000), min_size=2, max_size=12)
 p_values = st.lists(st.none() | st.floats(0, 1), max_size=12)
@@ -144,3 +144,23 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(raw, alpha):
 def test_holm_refuses_what_is_no_probability(p):
     with pytest.raises(ValueError, match="must be in"):
         holm([0.5, p])
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_mcnemar_is_the_exact_sign_test_of_what_differs(first_only, second_only):
+    from scipy.stats import binomtest
+
+    different = first_only + second_only
+    if different == 0:
+        assert mcnemar_exact(first_only, second_only) is None
+        return
+    p = mcnemar_exact(first_only, second_only)
+    tail = sum(math.comb(different, k) for k in range(min(first_only, second_only) + 1)) / 2**different
+    assert p == pytest.approx(min(1.0, 2 * tail))
+    assert p == pytest.approx(binomtest(first_only, different).pvalue)
+    assert p == pytest.approx(mcnemar_exact(second_only, first_only))
+
+
+def test_mcnemar_refuses_what_is_no_count():
+    with pytest.raises(ValueError, match="negative"):
+        mcnemar_exact(-1, 3)
