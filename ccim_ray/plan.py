@@ -80,6 +80,12 @@ class Plan:
     dictionaries: tuple[PlannedDictionary, ...]
     trials: tuple[PlannedTrial, ...]
 
+    def has_inputs(self) -> bool:
+        """Whether everything that the trials learn from is there; some may have been deleted after training."""
+        folders = [self.source.root, *(view.folder for view in self.views)]
+        files = [self.subjects, *(dictionary.path for dictionary in self.dictionaries)]
+        return all(folder.is_dir() for folder in folders) and all(file.is_file() for file in files)
+
     def only(
         self, views: tuple[PlannedView, ...], dictionaries: tuple[PlannedDictionary, ...], storage: Storage
     ) -> Plan:

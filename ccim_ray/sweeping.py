@@ -12,6 +12,7 @@ from ccim_ray.baselines.registry import baseline_card
 from ccim_ray.command_line import TrainingFlags, some
 from ccim_ray.console import console, say
 from ccim_ray.experiment import Experiment
+from ccim_ray.inspecting import Inspection
 from ccim_ray.perception.architectures import architecture
 from ccim_ray.reports.plan_report import plan_table
 from ccim_ray.resources import TrialResources
@@ -20,8 +21,10 @@ from ccim_ray.sweep_request import SweepRequest
 from ccim_ray.tracking import default_tracking_uri
 
 
-def sweep(flags: TrainingFlags, space: Space, command: Sequence[str]) -> int:
-    """Run the space, or print the plan where ``--plan`` was given; returns the exit status.
+def sweep(flags: TrainingFlags, space: Space, command: Sequence[str], inspection: Inspection | None = None) -> int:
+    """Run the space and look into its trials where that is asked for, or print the plan where ``--plan`` was given.
+
+    Returns the exit status.
 
     Raises RequestError for a wrong request or wrong data.
     """
@@ -37,7 +40,7 @@ def sweep(flags: TrainingFlags, space: Space, command: Sequence[str]) -> int:
         return 0
     from ccim_ray.pipeline.sweep import run_sweep  # Ray is slow to import: only where it is used
 
-    return run_sweep(request)
+    return run_sweep(request, inspection)
 
 
 def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dictionaries: bool) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ccim_ray.console import console, say
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.environment import environment_tags
+from ccim_ray.inspecting import Inspection
 from ccim_ray.perception.weight_files import file_digest
 from ccim_ray.pipeline.cluster import join_cluster, leave_on_sigterm
 from ccim_ray.pipeline.preparation import prepare
@@ -36,34 +37,40 @@ from ccim_ray.tracking import Tracker, without_password
 from ccim_ray.trial_folder import Trial, read_result
 
 
-def run_sweep(request: SweepRequest) -> int:
-    """Do what the request asks for, and print and record the results.
+def run_sweep(request: SweepRequest, inspection: Inspection | None = None) -> int:
+    """Do what the request asks for, look into the trials where that is asked for, and print and record the results.
 
     Returns the exit status: 0 where every trial ended, 1 where some failed. Raises RequestError for a wrong
     request or wrong data, and where MLflow cannot be reached.
     """
     started = time.monotonic()
     plan = request.plan()
+    if inspection:
+        inspection.split_of(plan)  # what is wrong is told before anything is trained
     to_run = [planned for planned in plan.trials if planned.is_open]
     say(f"{request.space.question} {_counts(plan)}")
     say(f"Storage {request.storage.root}")
-    tracker, cluster = connect(request, bool(to_run))
+    tracker, cluster = connect(request, bool(to_run) or (inspection is not None and not plan.has_inputs()))
     if cluster:
         request.resources.check(cluster, request.workers)
     dataset = prepare(plan, request.storage, cluster, request.weights_dir) if cluster else plan.source.dataset
     with _recording(request, plan, tracker) as recorder:
-        if cluster:
+        if cluster and to_run:
             _train(to_run, request, cluster, recorder, len(dataset.subjects))
         report = _report(request, plan, dataset)
         console.print(report.table)
         for remark in report.remarks:
             say(remark)
-        recorder.finish_with(report.files)
+        files = report.files
+        recorder.finish_with(files)
+        if inspection and all(_state(planned)[0] == "done" for planned in plan.trials):
+            files = (*files, *inspection.look(plan, report.folder))
+            recorder.finish_with(files)
     for planned in plan.trials:
         state, reason = _state(planned)
         if state != "done":
             say(f"{_title(planned, request)}: {state}{f': {reason}' if reason else ''}")
-    say(f"Results in {report.folder}: {', '.join(path.name for path in report.files)}")
+    say(f"Results in {report.folder}: {', '.join(path.name for path in files)}")
     say(f"Done in {time.monotonic() - started:.0f} s")
     say(f"Compare the runs: {mlflow_command(request)}")
     return 1 if _any_unfinished(plan) else 0
