@@ -91,7 +91,7 @@ class DataSource:
         """What the detector of persons has to find; None without one, or where every person has a box."""
         if self.world or not self.options.detector:
             return None
-        return self._planned(self.options.detector, images_to_detect(self.annotated), "--detector")
+        return self._planned(self.options.detector, images_to_detect(self.annotated), "--detector none")
 
     @cached_property
     def poses(self) -> PlannedDetections | None:
@@ -99,15 +99,15 @@ class DataSource:
         if self.world or not self.options.pose_detector:
             return None
         images = images_without_pose(self.annotated, faces=self._read_faces, keypoints=self._read_keypoints)
-        return self._planned(self.options.pose_detector, images, "--pose-detector")
+        return self._planned(self.options.pose_detector, images, "--pose-detector none")
 
-    def _planned(self, detector: str, images: tuple[str, ...], flag: str) -> PlannedDetections | None:
+    def _planned(self, detector: str, images: tuple[str, ...], without: str) -> PlannedDetections | None:
         if not images:
             return None
         pictures = pictures_digest(self.root, images)
         weights = weights_digest(detector, "coco", self.weights_dir)
         key = short_digest([pictures, detector, weights, STAGE_VERSIONS["detection"], SHARD_IMAGES])
-        return PlannedDetections(detector, self.storage.detections(key), images, flag=flag)
+        return PlannedDetections(detector, self.storage.detections(key), images, without=without)
 
     @property
     def _read_faces(self) -> bool:

@@ -222,7 +222,7 @@ def test_missing_weights_name_the_flag_that_does_without(tmp_path, monkeypatch):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(RequestError, match=r"import_weights\.py --arch keypointrcnn.* --pose-detector none") as error:
-        read_detector_state(DETECTOR, tmp_path, "--pose-detector")
+        read_detector_state(DETECTOR, tmp_path, "--pose-detector none")
     assert "\n" not in str(error.value)
 
 

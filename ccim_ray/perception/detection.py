@@ -85,10 +85,13 @@ def load_detector(name: str, weights_dir: Path | None, device: torch.device) -> 
     return PersonDetector(assemble_detector(name, state, source), device)
 
 
-def read_detector_state(name: str, weights_dir: Path | None, flag: str = "--detector") -> tuple[dict[str, Tensor], str]:
+def read_detector_state(
+    name: str, weights_dir: Path | None, without: str = "--detector none"
+) -> tuple[dict[str, Tensor], str]:
     """The weights, and the file or address that they come from.
 
-    ``<weights_dir>/<name>_coco.safetensors``, else torchvision's download. ``flag`` is what does without it.
+    ``<weights_dir>/<name>_coco.safetensors``, else torchvision's download. ``without`` names the flag that does
+    without it.
 
     Raises:
         RequestError: the detector is unknown, or the weights can neither be read nor downloaded.
@@ -101,7 +104,7 @@ def read_detector_state(name: str, weights_dir: Path | None, flag: str = "--dete
     published = torchvision.models.get_model_weights(name)["COCO_V1"]
     remedy = (
         f"import {DETECTOR_FILES[name]} to {stored_path(name, 'coco', weights_dir)} with jobs/import_weights.py "
-        f"--arch {name} --weights coco, or give {flag} none"
+        f"--arch {name} --weights coco, or give {without}"
     )
     return download_weights(published, f"'coco' of {name}", remedy), str(published.url)
 

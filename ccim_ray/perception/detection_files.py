@@ -64,14 +64,14 @@ class PlannedDetections:
         folder: where the shards lie.
         images: paths relative to the dataset's root, each once.
         shard_size: pictures in a shard; the last may hold fewer.
-        flag: the flag that names another detector or none, for messages.
+        without: the flag that does without the detector, for messages.
     """
 
     detector: str
     folder: Path
     images: tuple[str, ...]
     shard_size: int = SHARD_IMAGES
-    flag: str = "--detector"
+    without: str = "--detector none"
 
     @property
     def box_source(self) -> str:

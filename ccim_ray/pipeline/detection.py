@@ -43,7 +43,7 @@ def detect_persons(
 
     say(f"Looking for persons with {planned.box_source}")
     # Read once, here: no other machine needs the file or the network, and what is wrong is said before actors start.
-    weights = ray.put(read_detector_state(planned.detector, weights_dir, planned.flag))
+    weights = ray.put(read_detector_state(planned.detector, weights_dir, planned.without))
     actors = min(len(missing), cluster.gpus or cluster.cpus)
     # A GPU is fast enough to wait for pictures; without one, the core that decodes is the one that detects.
     cpus = max(1, cluster.cpus // actors) if cluster.gpus else 1

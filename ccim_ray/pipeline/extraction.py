@@ -131,11 +131,16 @@ def add_unusable(defects: Defects, dataset: Dataset, reasons: Sequence[str | Non
 
 def _shard_row(dataset: Dataset, number: int, lacking: tuple[int, ...]) -> dict[str, Any]:
     subjects = dataset.subjects[number * SHARD_SUBJECTS : (number + 1) * SHARD_SUBJECTS]
-    return {"number": number, "count": len(subjects), "lacking": json.dumps(lacking), "subjects": _packed(subjects)}
+    return {
+        "number": number,
+        "count": len(subjects),
+        "lacking": json.dumps(lacking),
+        "subjects": packed_subjects(subjects),
+    }
 
 
-def _packed(subjects: Sequence[Subject]) -> bytes:
-    """Subjects as a column of Ray Data holds them."""
+def packed_subjects(subjects: Sequence[Subject]) -> bytes:
+    """Subjects as a cell of a Ray Dataset holds them."""
     sink = pa.BufferOutputStream()
     table = subjects_to_table(subjects)
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -143,7 +148,8 @@ def _packed(subjects: Sequence[Subject]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _unpacked(content: bytes) -> tuple[Subject, ...]:
+def unpacked_subjects(content: bytes) -> tuple[Subject, ...]:
+    """The inverse of packed_subjects."""
     with pa.ipc.open_stream(content) as reader:
         return subjects_from_table(reader.read_all())
 
@@ -165,7 +171,7 @@ class _ShardWriter:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         counts = []
         for number, lacking, subjects in zip(batch["number"], batch["lacking"], batch["subjects"], strict=True):
-            unpacked, wanted = _unpacked(subjects), json.loads(lacking)
+            unpacked, wanted = unpacked_subjects(subjects), json.loads(lacking)
             rows, reasons = self._maker.make(unpacked, wanted)
             ids = [subject.subject_id for subject in unpacked]
             for k, array, of_view in zip(wanted, rows, reasons, strict=True):

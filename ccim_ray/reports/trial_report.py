@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors.numpy import load_file
 
+from ccim_ray.datasets.subject import subjects_from_table
 from ccim_ray.metrics import evaluate
+from ccim_ray.persons import write_person
 from ccim_ray.reports.figures import confusion_matrix, per_category_chart
 
 if TYPE_CHECKING:
@@ -44,12 +46,12 @@ def draw_trial_figures(folder: Path, figures: Path, note: str = "") -> None:
 def model_example(folder: Path, subjects: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One subject as input of the logged model, and the form of its output, from which MLflow reads types."""
     import pandas as pd
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(subjects, columns=["image", "body_box"])
     root = Path(json.loads(pq.read_schema(subjects).metadata[b"ccim_ray"])["root"])
-    x1, y1, x2, y2 = table["body_box"][0].as_py()
+    with pq.ParquetFile(subjects) as file:
+        first = pa.Table.from_batches([next(file.iter_batches(batch_size=1))])
     names = json.loads((folder / "categories.json").read_text())["names"]
-    image = str(root / table["image"][0].as_py())
-    example_input = pd.DataFrame([{"image": image, "x1": x1, "y1": y1, "x2": x2, "y2": y2}])
+    example_input = pd.DataFrame([write_person(subjects_from_table(first)[0], root)])
     return example_input, pd.DataFrame(np.zeros((1, len(names)), np.float32), columns=names)

@@ -4,17 +4,22 @@ Only the driver talks to MLflow. What a trial measured is in its journal first, 
 date at any time and any number of times: lines that the run already holds are not sent again.
 """
 
+from ccim_ray.tracking.best_trial import best_trial, finished_trials
 from ccim_ray.tracking.connection import default_tracking_uri, logged_experiments, without_password
-from ccim_ray.tracking.model import load_model
+from ccim_ray.tracking.model import fetch_model, load_model, model_data
 from ccim_ray.tracking.tracker import LoggedRun, Tracker, TrialRun, metric_name
 
 __all__ = [
     "LoggedRun",
     "Tracker",
     "TrialRun",
+    "best_trial",
     "default_tracking_uri",
+    "fetch_model",
+    "finished_trials",
     "load_model",
     "logged_experiments",
     "metric_name",
+    "model_data",
     "without_password",
 ]
