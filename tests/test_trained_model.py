@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -28,7 +29,10 @@ from ccim_ray.journal import read_journal
 from ccim_ray.perception.architectures import ViewRequest
 from ccim_ray.perception.views import ViewMaker
 from ccim_ray.perception.weights import load_backbone
+from ccim_ray.persons import write_person
 from ccim_ray.prepared import TrialPaths, write_shard, write_subject_index
+from ccim_ray.presets import default_experiment
+from ccim_ray.serving import ServedModel
 from ccim_ray.trained_model import load_trained
 from ccim_ray.trial import build_recogniser, describe_model, run_trial
 from ccim_ray.trial_folder import Trial, TrialResult, read_result
@@ -225,12 +229,63 @@ def test_without_a_face_box_the_upper_third_of_the_body_is_taken_for_the_face(tm
 
 
 @pytest.mark.parametrize("ended", ["head, CCIM"], indirect=True)
-def test_a_model_that_reads_depth_pictures_is_refused(trained):
+def test_weights_of_another_model_are_told(trained):
     values = json.loads((trained / "experiment.json").read_text())
-    values["trunks"]["depth"] = TRUNK
+    values["ccim"]["output_dim"] += 1
     (trained / "experiment.json").write_text(json.dumps(values))
-    with pytest.raises(RequestError, match=f"{trained}: this model reads depth pictures"):
+    with pytest.raises(RequestError, match="does not hold the model that experiment.json describes") as error:
         load_trained(trained)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def emoticon(worlds, tmp_path):
+    """An untrained EmotiCon that reads depth, and subjects of the embedded world, who have all that it reads."""
+    dataset = load_dataset("confounded_scenes", worlds["caer_s"])
+    world = WorldSettings(images=60, image_size=64)
+    experiment = default_experiment("confounded_scenes", "smoke", world, "emoticon").with_changes(deconfounder="none")
+    recogniser = build_recogniser(experiment, len(dataset.categories), None)
+    describe_model(tmp_path, experiment, dataset.categories, multi_label=False)
+    save_weights(tmp_path / "best.safetensors", recogniser)
+    return tmp_path, dataset
+
+
+def test_faces_keypoints_others_and_depth_reach_the_model_through_the_columns(emoticon):
+    folder, dataset = emoticon
+    subjects = dataset.subjects[:6]
+    expected_SK, reasons = load_trained(folder, root=dataset.root).score(subjects)
+    assert reasons == [None] * 6
+    asked = pd.DataFrame([write_person(subject, dataset.root) for subject in subjects])
+    served = ServedModel(load_trained(folder))
+    np.testing.assert_array_equal(served.predict(asked).to_numpy(), expected_SK)
+    for columns in (["face_x1", "face_y1", "face_x2", "face_y2"], ["keypoints"], ["depth"]):
+        changed = asked.copy()
+        changed[columns] = asked[columns].to_numpy()[::-1]
+        assert not np.allclose(served.predict(changed).to_numpy(), expected_SK), columns
+    for column in ("keypoints", "depth"):
+        with pytest.raises(RequestError, match=f"this model reads {column}, and the input has no such column"):
+            served.predict(asked.drop(columns=column))
+    with pytest.raises(RequestError, match="images without a depth picture"):
+        served.predict(asked.assign(depth=None))
+
+
+@pytest.mark.parametrize("ended", ["head, CCIM"], indirect=True)
+def test_pictures_that_cannot_be_decoded_leave_the_others_their_scores(ended, tmp_path):
+    trial, dataset, _ = ended
+    names = list(dict.fromkeys(subject.image for subject in dataset.subjects))[:3]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(dataset.root / name, tmp_path / name)
+    (tmp_path / names[1]).write_bytes((tmp_path / names[1]).read_bytes()[:-200])
+    subjects = [subject for subject in dataset.subjects if subject.image in names]
+    model = load_trained(Path(trial.paths.folder), root=tmp_path)
+    scores_SK, reasons = model.score(subjects)
+    whole_SK, _ = load_trained(Path(trial.paths.folder), root=dataset.root).score(subjects)
+    damaged = np.array([subject.image == names[1] for subject in subjects])
+    assert reasons == ["truncated or damaged image" if one else None for one in damaged]
+    np.testing.assert_allclose(scores_SK[~damaged], whole_SK[~damaged], atol=1e-6)
+    with pytest.raises(UnreadableImage, match="truncated"):
+        model.predict([tmp_path / names[1]], [(0.0, 0.0, 30.0, 30.0)])
 
 
 class Killed(Exception):

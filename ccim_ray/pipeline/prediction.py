@@ -7,9 +7,11 @@ Shape suffixes: S persons, K categories.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -241,40 +243,22 @@ def _draw(request: PredictionRequest, rows: Sequence[PredictedRow], folder: Path
     """Draw the first pictures of which something was predicted."""
     pictured = [(image, list(of_image)) for image, of_image in groupby(rows, key=lambda row: row.image)]
     chosen = [
-        {"image": image, "persons": _drawn(of_image, request.model.categories)}
-        for image, of_image in pictured
-        if any(row.status == DONE for row in of_image)
+        (image, persons) for image, of_image in pictured if (persons := _drawn(of_image, request.model.categories))
     ][: request.annotated]
-    if not chosen:
-        return
-    with stage("draw", "pictures", len(chosen)) as progress:
-        drawn = ray.data.from_items(chosen).map(
-            _draw_task,  # type: ignore[arg-type]  # Ray types only functions without arguments of their own
-            fn_kwargs={"root": str(request.pictures.root), "folder": str(folder)},
-            num_cpus=1,
-        )
-        for _ in drawn.iter_rows():
-            progress.advance(1)
+
+    def draw(image: str, persons: Sequence[DrawnPerson]) -> None:
+        write_picture(read_rgb(request.pictures.root / image), persons, folder / f"{image}.jpg")
+
+    if chosen:
+        # Too few to be worth processes of their own; Pillow works outside Python's lock.
+        with stage("draw", "pictures", len(chosen)) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(draw, *zip(*chosen, strict=True)):
+                progress.advance(1)
 
 
-def _drawn(rows: Sequence[PredictedRow], categories: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a picture that have a box, as plain values."""
+def _drawn(rows: Sequence[PredictedRow], categories: Sequence[str]) -> list[DrawnPerson]:
     return [
-        {
-            "number": row.person,
-            "box": list(row.box),
-            "names": [name for name, _ in row.top(categories, SHOWN_CATEGORIES)],
-            "values": [value for _, value in row.top(categories, SHOWN_CATEGORIES)],
-        }
+        DrawnPerson(row.person, row.box, tuple(row.top(categories, SHOWN_CATEGORIES)))
         for row in rows
-        if row.box is not None and row.status == DONE
+        if row.status == DONE and row.person is not None and row.box is not None
     ]
-
-
-def _draw_task(row: dict[str, Any], root: str, folder: str) -> dict[str, int]:
-    persons = [
-        DrawnPerson(int(one["number"]), tuple(one["box"]), tuple(zip(one["names"], one["values"], strict=True)))
-        for one in row["persons"]
-    ]
-    write_picture(read_rgb(Path(root) / row["image"]), persons, Path(folder) / f"{row['image']}.jpg")
-    return {"pictures": 1}

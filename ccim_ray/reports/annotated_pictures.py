@@ -14,8 +14,8 @@ from ccim_ray.storage import atomic_path
 
 SHOWN_CATEGORIES = 3
 
-# Okabe and Ito's colours without black and yellow's neighbour, which people with any colour vision can tell apart.
-_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#F0E442", "#0072B2")
+# Those of Okabe and Ito's colours on which black can be read; people with any colour vision can tell them apart.
+_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#F0E442")
 _PAPER, _TEXT, _GREY, _TRACK = "#202020", "#F0F0F0", "#A0A0A0", "#404040"
 
 _SMALLEST, _LARGEST = 480, 1280  # longer side of a picture as drawn
@@ -51,10 +51,12 @@ def draw_persons(image_HWC: ImageArray, persons: Sequence[DrawnPerson]) -> Image
     rows = (height - 2 * _GAP) // _ENTRY
     columns = min(_COLUMNS, -(-len(persons) // rows))
     sheet = Image.new("RGB", (size[0] + columns * _PANEL, height), _PAPER)
-    sheet.paste(picture, (0, (height - size[1]) // 2))
+    above = (height - size[1]) // 2
+    sheet.paste(picture, (0, above))
     draw = ImageDraw.Draw(sheet)
-    for person in reversed(persons):  # the first lie on top
-        _draw_box(draw, person, scale, size, (height - size[1]) // 2)
+    corners = [_draw_box(draw, person, scale, size, above) for person in persons]
+    for person, corner in zip(persons, corners, strict=True):  # no box hides a number
+        _draw_tag(draw, person, *corner)
     fit = rows * columns
     for place, person in enumerate(persons[:fit]):
         column, row = divmod(place, rows)
@@ -71,7 +73,10 @@ def write_picture(image_HWC: ImageArray, persons: Sequence[DrawnPerson], path: P
         draw_persons(image_HWC, persons).save(temporary, "JPEG", quality=90, subsampling=0)
 
 
-def _draw_box(draw: ImageDraw.ImageDraw, person: DrawnPerson, scale: float, size: tuple[int, int], above: int) -> None:
+def _draw_box(
+    draw: ImageDraw.ImageDraw, person: DrawnPerson, scale: float, size: tuple[int, int], above: int
+) -> tuple[int, int]:
+    """Upper left corner of the box that was drawn."""
     x1, y1 = (max(0, round(value * scale)) for value in person.box[:2])
     x2 = max(x1 + 1, min(size[0], round(person.box[2] * scale)) - 1)
     y2 = max(y1 + 1, min(size[1], round(person.box[3] * scale)) - 1)
@@ -79,7 +84,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, person: DrawnPerson, scale: float, size
     # A dark rim keeps a line visible on a picture of its own colour.
     draw.rectangle((x1 - 1, above + y1 - 1, x2 + 1, above + y2 + 1), outline="#000000", width=5)
     draw.rectangle((x1, above + y1, x2, above + y2), outline=colour, width=3)
-    _draw_tag(draw, person, x1, above + y1)
+    return x1, above + y1
 
 
 def _draw_tag(draw: ImageDraw.ImageDraw, person: DrawnPerson, left: float, top: float) -> None:

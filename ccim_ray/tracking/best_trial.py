@@ -64,4 +64,4 @@ def best_trial(runs: Sequence[LoggedRun], dataset: str | None) -> tuple[LoggedRu
     ranked = [run for run in of_dataset if metric in run.metrics]
     best = max(ranked, key=lambda run: run.metrics[metric])  # the first of equal ones
     trials = f"best of {len(ranked)} trials by {metric}" if len(ranked) > 1 else f"the only trial, {metric}"
-    return best, f"{trials}, {best.metrics[metric]:.2%}"
+    return best, f"{trials} {best.metrics[metric]:.2%}"

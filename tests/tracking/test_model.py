@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from mlflow import MlflowClient
 
 from ccim_ray.errors import RequestError
 from ccim_ray.journal import Journal
+from ccim_ray.persons import OPTIONAL_COLUMNS
 from ccim_ray.serving import ServedModel
 from ccim_ray.tracking import (
     Tracker,
@@ -83,7 +83,8 @@ def test_a_model_is_logged_once_with_a_signature_and_no_code(tracker, uri, stora
     assert not any(name.endswith((".py", ".pkl")) for name in files)
     monkeypatch.syspath_prepend(tmp_path)
     loaded = load_model(uri, model_uri)
-    assert loaded.metadata.signature.inputs.input_names() == ["image", "x1", "y1", "x2", "y2"]
+    assert loaded.metadata.signature.inputs.required_input_names() == ["image", "x1", "y1", "x2", "y2"]
+    assert set(loaded.metadata.signature.inputs.optional_input_names()) == set(OPTIONAL_COLUMNS)
     assert list(loaded.predict(EXAMPLE)["Anger"]) == [4.0]
 
 
@@ -100,10 +101,10 @@ class CornersAsProbabilities:
     """Answers with what it was asked, so that a mix-up of rows, columns or corners shows."""
 
     categories = ("Anger", "Doubt/Confusion", "Peace", "Sadness")
+    views = frozenset(("context", "body"))
 
-    def predict(self, images, boxes):
-        assert all(isinstance(image, Path) for image in images)
-        return np.array(boxes, np.float32) + np.array([[len(image.name)] for image in images], np.float32)
+    def predict_persons(self, persons):
+        return np.array([np.array(person.box) + len(person.image) for person in persons], np.float32)
 
 
 def test_a_served_model_answers_row_by_row_with_named_categories():
