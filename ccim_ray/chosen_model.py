@@ -86,7 +86,7 @@ def choose_model(written: str, dataset: str | None, storage: Storage, tracking_u
     if written == "best":
         run, told = best_trial(finished_trials(uri), dataset)
         return _of_run(run, uri, f"{_title(run)} ({told})")
-    if re.match(r"(models|runs|mlflow-artifacts|s3|gs|file|https?):/", written):
+    if re.match(r"(models|runs):/", written):
         return _fetched(uri, written, written)
     folder = Path(written).expanduser()
     if folder.is_dir():

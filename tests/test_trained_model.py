@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from plug_in_package import install_package
 from safetensors.numpy import load_file
+from untrained_model import write_untrained
 
 from ccim_ray.checkpoint import save_weights
 from ccim_ray.confounders import ConfounderDictionary
@@ -31,7 +32,6 @@ from ccim_ray.perception.views import ViewMaker
 from ccim_ray.perception.weights import load_backbone
 from ccim_ray.persons import write_person
 from ccim_ray.prepared import TrialPaths, write_shard, write_subject_index
-from ccim_ray.presets import default_experiment
 from ccim_ray.serving import ServedModel
 from ccim_ray.trained_model import load_trained
 from ccim_ray.trial import build_recogniser, describe_model, run_trial
@@ -241,13 +241,8 @@ def test_weights_of_another_model_are_told(trained):
 @pytest.fixture
 def emoticon(worlds, tmp_path):
     """An untrained EmotiCon that reads depth, and subjects of the embedded world, who have all that it reads."""
-    dataset = load_dataset("confounded_scenes", worlds["caer_s"])
-    world = WorldSettings(images=60, image_size=64)
-    experiment = default_experiment("confounded_scenes", "smoke", world, "emoticon").with_changes(deconfounder="none")
-    recogniser = build_recogniser(experiment, len(dataset.categories), None)
-    describe_model(tmp_path, experiment, dataset.categories, multi_label=False)
-    save_weights(tmp_path / "best.safetensors", recogniser)
-    return tmp_path, dataset
+    write_untrained(tmp_path, "emoticon")
+    return tmp_path, load_dataset("confounded_scenes", worlds["caer_s"])
 
 
 def test_faces_keypoints_others_and_depth_reach_the_model_through_the_columns(emoticon):
