@@ -38,6 +38,7 @@ from ccim_ray.pipeline.extraction import packed_subjects, unpacked_subjects
 from ccim_ray.pipeline.worlds import render_world
 from ccim_ray.plan import SHARD_SUBJECTS
 from ccim_ray.prediction import (
+    NO_BOX,
     NOBODY,
     Located,
     PredictionRequest,
@@ -75,7 +76,7 @@ def run_prediction(request: PredictionRequest) -> int:
         folder = request.out or request.storage.root / "predictions" / key
         _write(request, rows, folder)
     say(f"Done in {time.monotonic() - started:.0f} s")
-    return 1 if any(row.status not in (DONE, NOBODY) for row in rows) else 0
+    return 1 if any(row.status not in (DONE, NOBODY, NO_BOX) for row in rows) else 0
 
 
 def _located(request: PredictionRequest, cluster: ClusterResources) -> list[Located]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccim_ray.errors import RequestError
 from ccim_ray.persons import OPTIONAL_COLUMNS
-from ccim_ray.tracking.connection import connect, request_errors, without_password
+from ccim_ray.tracking.connection import connect, logged_experiments, request_errors, without_password
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +44,9 @@ def fetch_model(uri: str, model_uri: str, target: Path) -> Path:
     Raises:
         RequestError: MLflow cannot be reached, holds no such model, or one that is not of this package.
     """
-    with request_errors(uri):
-        connect(uri)
+    where = f"MLflow at {without_password(uri)}"
+    if not logged_experiments(uri):
+        raise RequestError(f"--model {model_uri}: {where} holds nothing; check --storage and --tracking-uri")
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -54,9 +55,7 @@ def fetch_model(uri: str, model_uri: str, target: Path) -> Path:
         found = mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=str(target), tracking_uri=uri)
     except (MlflowException, OSError) as error:
         what = without_password(" ".join(str(error).split()))[:300]
-        raise RequestError(
-            f"--model {model_uri}: MLflow at {without_password(uri)} does not give it: {what}"
-        ) from error
+        raise RequestError(f"--model {model_uri}: {where} does not give it: {what}") from error
     return model_data(Path(found), model_uri)
 
 

@@ -79,7 +79,8 @@ def test_a_logged_model_is_chosen_by_every_name_it_has(tracker, uri, tmp_path, s
     model_uri = log_untrained(tracker, run, tmp_path / "model", subjects)
     storage = Storage(tmp_path / "elsewhere")
     fetched = fetch_model(uri, model_uri, tmp_path / "fetched")
-    names = ["best", "0123456789abcdef", f"runs:/{run.run_id}/model", model_uri, str(fetched), str(fetched.parent)]
+    names = ["best", "0123456789abcdef", f"runs:/{run.run_id}/model", model_uri, str(fetched)]
+    names.append(str(tmp_path / "fetched"))
     found = [choose_model(name, None, storage, uri) for name in names]
     assert len({model.digest for model in found}) == 1
     assert found[0].files["best.safetensors"] == (tmp_path / "model/best.safetensors").read_bytes()
