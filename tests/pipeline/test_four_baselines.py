@@ -7,8 +7,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file
 
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
@@ -20,6 +22,7 @@ from ccim_ray.resources import TrialResources
 from ccim_ray.space import Space
 from ccim_ray.storage import Storage
 from ccim_ray.sweep_request import SweepRequest
+from ccim_ray.trained_model import load_trained
 from ccim_ray.trial import run_trial, threads_of_a_trial
 from ccim_ray.trial_folder import read_result
 
@@ -85,6 +88,17 @@ def test_every_baseline_has_its_rows_in_the_results(heads: Plan) -> None:
     (path,) = heads.subjects.parents[2].glob("sweeps/*/results.csv")
     with path.open() as file:
         assert {row["baseline"].split()[0] for row in csv.DictReader(file)} >= set(BASELINES)
+
+
+def test_every_logged_model_gives_the_scores_of_its_trial(heads: Plan) -> None:
+    for planned in heads.trials:
+        folder = Path(planned.trial.paths.folder)
+        dataset = heads.source.dataset
+        subjects = [subject for subject in dataset.subjects if subject.split == "test_do"]
+        expected_SK = torch.from_numpy(load_numpy(folder / "scores.safetensors")["test_do"]).softmax(1)
+        scores_SK, reasons = load_trained(folder, root=dataset.root).score(subjects)
+        assert set(reasons) == {None}
+        np.testing.assert_allclose(scores_SK, expected_SK, atol=1e-5, err_msg=planned.baseline)
 
 
 class Killed(Exception):

@@ -14,15 +14,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from untrained_model import write_untrained
 
+from ccim_ray.chosen_model import choose_model
+from ccim_ray.datasets.registry import load_dataset
 from ccim_ray.errors import RequestError
 from ccim_ray.journal import Journal
-from ccim_ray.persons import OPTIONAL_COLUMNS
+from ccim_ray.persons import OPTIONAL_COLUMNS, write_person
+from ccim_ray.prepared import write_subject_index
+from ccim_ray.reports.trial_report import model_example
 from ccim_ray.serving import ServedModel
+from ccim_ray.storage import Storage
 from ccim_ray.tracking import (
     Tracker,
     load_model,
 )
+from ccim_ray.trained_model import load_trained
 
 EXAMPLE = pd.DataFrame({"image": ["a.jpg"], "x1": [0.0], "y1": [0.0], "x2": [8.0], "y2": [9.0]})
 ANSWER = pd.DataFrame({"Anger": [0.25], "Doubt/Confusion": [0.75]})
@@ -67,6 +74,53 @@ print([name for name in sys.modules if name.split(".")[0] == "ray"])
     predicted, ray_modules = ran.stdout.splitlines()
     assert json.loads(predicted) == {"Anger": {"0": 2.0}, "Doubt/Confusion": {"0": 8.0}}
     assert ray_modules == "[]"
+
+
+NO_RAY = """
+import sys
+
+class NoRay:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "ray":
+            raise ImportError("this machine has no Ray")
+
+sys.meta_path.insert(0, NoRay())
+try:
+    import ray
+except ImportError:
+    pass
+else:
+    raise SystemExit("Ray can be imported")
+import mlflow, pandas as pd
+mlflow.set_tracking_uri({uri!r})
+model = mlflow.pyfunc.load_model("runs:/{run_id}/model")
+answer = model.predict(pd.read_json({asked!r}, orient="split"))
+answer.to_json({answered!r}, orient="split", double_precision=15)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("baseline", ["emot_net", "emoticon"])
+def test_a_real_model_predicts_where_ray_cannot_be_imported(tracker, uri, tmp_path, small_world, baseline):
+    dataset = load_dataset("confounded_scenes", small_world)
+    write_subject_index(dataset, tmp_path / "subjects.parquet")
+    write_untrained(tmp_path / "fitted", baseline)
+    run = tracker.open_trial(tracker.open_parent("sweep1", "dict_size", {}, {}), "s1", "N=64", {}, {})
+    tracker.log_model(
+        run.run_id, tmp_path / "fitted", *model_example(tmp_path / "fitted", tmp_path / "subjects.parquet")
+    )
+    asked = pd.DataFrame([write_person(subject, dataset.root) for subject in dataset.subjects[:3]])
+    if baseline == "emot_net":
+        asked = asked[["image", "x1", "y1", "x2", "y2"]]
+    asked.to_json(tmp_path / "asked.json", orient="split", double_precision=15)
+    names = {"asked": str(tmp_path / "asked.json"), "answered": str(tmp_path / "answered.json")}
+    script = NO_RAY.format(uri=uri, run_id=run.run_id, **names)
+    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    answer = pd.read_json(tmp_path / "answered.json", orient="split", precise_float=True)
+    assert tuple(answer.columns) == dataset.categories
+    expected_SK, _ = load_trained(tmp_path / "fitted", root=dataset.root).score(dataset.subjects[:3])
+    np.testing.assert_allclose(answer.to_numpy(), expected_SK, atol=1e-5)
 
 
 def test_a_model_is_logged_once_with_a_signature_and_no_code(tracker, uri, storage, tmp_path, monkeypatch):
@@ -174,6 +228,16 @@ def test_a_server_takes_runs_artifacts_and_models(server, tmp_path, monkeypatch,
     ]
     assert tracker.trials(parent)[0].metrics["test/AP/Doubt/Confusion"] == 0.5
     assert not (tmp_path / "not used by a server").exists()
+    write_untrained(tmp_path / "untrained")
+    second = tracker.open_trial(parent, "s2", "N=32", {"dataset": "emotic"}, {})
+    tracker.log_model(second.run_id, tmp_path / "untrained", EXAMPLE, ANSWER)
+    tracker.log_final(second, {"val/mAP": 0.25})
+    tracker.finish(second.run_id, "FINISHED")
+    chosen = choose_model("best", "emotic", Storage(tmp_path / "no storage"), server)
+    assert chosen.files["best.safetensors"] == (tmp_path / "untrained/best.safetensors").read_bytes()
+    assert "trial s2 (the only trial, val/mAP 25.00%)" in chosen.name
+    with pytest.raises(RequestError, match="is read by stand_in_loader"):
+        choose_model(model_uri, None, Storage(tmp_path / "no storage"), server)
     monkeypatch.syspath_prepend(tmp_path)
     assert list(load_model(server, model_uri).predict(EXAMPLE)["Doubt/Confusion"]) == [16.0]
     assert capfd.readouterr() == ("", "")
