@@ -232,6 +232,7 @@ def _write(request: PredictionRequest, rows: Sequence[PredictedRow], folder: Pat
     done = sum(row.status == DONE for row in rows)
     say(f"{done} persons predicted in {len({row.image for row in rows if row.status == DONE})} pictures")
     defects = failures(rows)
+    (folder / "defects.csv").unlink(missing_ok=True)  # of an earlier prediction to the same folder
     if defects.places:
         for kind, count in defects.counts.items():
             say(f"  {count} x {kind}, such as {defects.examples[kind][0]}")
