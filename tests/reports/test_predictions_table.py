@@ -12,7 +12,7 @@ from ccim_ray.reports.predictions import DONE, PredictedRow, failures, write_pre
 
 CATEGORIES = ("Anger", "Doubt/Confusion", "Peace")
 ROWS = [
-    PredictedRow("a, b.png", 0, (1.5, 2.0, 30.0, 40.0), "user", None, DONE, np.float32([0.1, 0.7, 0.2])),
+    PredictedRow("a, b.png", 0, (1.5, 2.0, 30.0, 40.0), "user", None, DONE, np.float32([0.1234567, 0.7, 0.2])),
     PredictedRow("a, b.png", 1, (0.0, 0.0, 3.0, 4.0), "detector@coco", 0.75, DONE, np.float32([0.5, 0.5, 0.5])),
     PredictedRow("c.png", 0, None, None, None, "box does not lie in the image", None),
     PredictedRow("d.png", None, None, None, None, "not an image", None),
@@ -36,7 +36,8 @@ def test_both_files_hold_every_row_in_order(tmp_path):
             continue
         assert tuple(of_table[name] for name in ("x1", "y1", "x2", "y2")) == row.box
         np.testing.assert_array_equal([of_table[name] for name in CATEGORIES], row.probabilities_K)
-        np.testing.assert_array_equal(np.float32([of_csv[name] for name in CATEGORIES]), row.probabilities_K)
+        of_text_K = np.float32([of_csv[name] for name in CATEGORIES])
+        np.testing.assert_allclose(of_text_K, row.probabilities_K, rtol=1e-6)
     assert [row["top"] for row in written] == ["Doubt/Confusion", "Anger", "", ""]
     assert [row["box_score"] for row in written] == ["", "0.75", "", ""]
 
