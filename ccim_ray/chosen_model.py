@@ -42,8 +42,15 @@ class ChosenModel:
 
     @cached_property
     def experiment(self) -> Experiment:
-        """What it was trained as. RequestError where its description is damaged."""
-        return Experiment.parse(self._read("experiment.json"))
+        """What it was trained as. RequestError where its description is damaged, or of another version."""
+        values = self._read("experiment.json")
+        try:
+            return Experiment.parse(values)
+        except RequestError as error:
+            told = f"--model {self.name}: its experiment.json is not of this version of ccim_ray"
+            raise RequestError(
+                f"{told} ({error}); train it again, or use the version that it was trained with"
+            ) from error
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
@@ -67,7 +74,7 @@ class ChosenModel:
         try:
             return dict(json.loads(self.files[name]))
         except ValueError as error:
-            raise RequestError(f"--model {self.name}: its {name} is damaged ({error})") from error
+            raise RequestError(f"--model {self.name}: its {name} is damaged ({error}); log it again") from error
 
 
 def choose_model(written: str, dataset: str | None, storage: Storage, tracking_uri: str | None) -> ChosenModel:

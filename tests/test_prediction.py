@@ -180,6 +180,13 @@ def test_a_trial_is_named_by_its_signature_and_its_files_travel(tmp_path):
     assert other.digest == model.digest
     (tmp_path / "there/categories.json").write_text(json.dumps({"names": ["A"], "multi_label": False}))
     assert choose_model(str(tmp_path / "there"), None, storage, None).digest != model.digest
+    settings = json.loads((tmp_path / "there/experiment.json").read_text())
+    (tmp_path / "there/experiment.json").write_text(json.dumps(settings | {"amp": True}))
+    with pytest.raises(RequestError, match=r"not of this version of ccim_ray \(amp: Extra inputs"):
+        choose_model(str(tmp_path / "there"), None, storage, None).experiment  # noqa: B018 - read when first asked for
+    (tmp_path / "there/experiment.json").write_text("{")
+    with pytest.raises(RequestError, match=r"its experiment\.json is damaged"):
+        choose_model(str(tmp_path / "there"), None, storage, None).experiment  # noqa: B018
     (tmp_path / "there/best.safetensors").unlink()
     with pytest.raises(RequestError, match=r"best\.safetensors missing"):
         choose_model(str(tmp_path / "there"), None, storage, None)
