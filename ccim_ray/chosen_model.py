@@ -116,7 +116,8 @@ def _of_run(run: LoggedRun, uri: str, name: str) -> ChosenModel:
 
 
 def _title(run: LoggedRun) -> str:
-    named = [run.params.get("dataset", ""), run.params.get("baseline", ""), run.name]
+    baseline = run.params.get("baseline", "")
+    named = [run.params.get("dataset", ""), "" if run.name.startswith(baseline) else baseline, run.name]
     return f"{', '.join(filter(None, named))}, trial {run.tags.get('ccim.signature', run.run_id)}"
 
 
