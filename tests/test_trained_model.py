@@ -9,13 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from plug_in_package import install_package
 from safetensors.numpy import load_file
-from untrained_model import write_untrained
 
 from ccim_ray.checkpoint import save_weights
 from ccim_ray.confounders import ConfounderDictionary
@@ -30,9 +28,7 @@ from ccim_ray.journal import read_journal
 from ccim_ray.perception.architectures import ViewRequest
 from ccim_ray.perception.views import ViewMaker
 from ccim_ray.perception.weights import load_backbone
-from ccim_ray.persons import write_person
 from ccim_ray.prepared import TrialPaths, write_shard, write_subject_index
-from ccim_ray.serving import ServedModel
 from ccim_ray.trained_model import load_trained
 from ccim_ray.trial import build_recogniser, describe_model, run_trial
 from ccim_ray.trial_folder import Trial, TrialResult, read_result
@@ -236,32 +232,6 @@ def test_weights_of_another_model_are_told(trained):
     with pytest.raises(RequestError, match="does not hold the model that experiment.json describes") as error:
         load_trained(trained)
     assert "\n" not in str(error.value)
-
-
-@pytest.fixture
-def emoticon(worlds, tmp_path):
-    """An untrained EmotiCon that reads depth, and subjects of the embedded world, who have all that it reads."""
-    write_untrained(tmp_path, "emoticon")
-    return tmp_path, load_dataset("confounded_scenes", worlds["caer_s"])
-
-
-def test_faces_keypoints_others_and_depth_reach_the_model_through_the_columns(emoticon):
-    folder, dataset = emoticon
-    subjects = dataset.subjects[:6]
-    expected_SK, reasons = load_trained(folder, root=dataset.root).score(subjects)
-    assert reasons == [None] * 6
-    asked = pd.DataFrame([write_person(subject, dataset.root) for subject in subjects])
-    served = ServedModel(load_trained(folder))
-    np.testing.assert_array_equal(served.predict(asked).to_numpy(), expected_SK)
-    for columns in (["face_x1", "face_y1", "face_x2", "face_y2"], ["keypoints"], ["depth"]):
-        changed = asked.copy()
-        changed[columns] = asked[columns].to_numpy()[::-1]
-        assert not np.allclose(served.predict(changed).to_numpy(), expected_SK), columns
-    for column in ("keypoints", "depth"):
-        with pytest.raises(RequestError, match=f"this model reads {column}, and the input has no such column"):
-            served.predict(asked.drop(columns=column))
-    with pytest.raises(RequestError, match="images without a depth picture"):
-        served.predict(asked.assign(depth=None))
 
 
 @pytest.mark.parametrize("ended", ["head, CCIM"], indirect=True)
