@@ -229,18 +229,15 @@ def test_weights_of_another_model_are_told(trained):
     values = json.loads((trained / "experiment.json").read_text())
     values["ccim"]["output_dim"] += 1
     (trained / "experiment.json").write_text(json.dumps(values))
-    with pytest.raises(RequestError, match="does not hold the model that experiment.json describes") as error:
+    with pytest.raises(RequestError, match="does not hold the model that experiment.json describes"):
         load_trained(trained)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("ended", ["head, CCIM"], indirect=True)
 def test_pictures_that_cannot_be_decoded_leave_the_others_their_scores(ended, tmp_path):
     trial, dataset, _ = ended
     names = list(dict.fromkeys(subject.image for subject in dataset.subjects))[:3]
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(dataset.root / name, tmp_path / name)
+    shutil.copytree(dataset.root, tmp_path, dirs_exist_ok=True)
     (tmp_path / names[1]).write_bytes((tmp_path / names[1]).read_bytes()[:-200])
     subjects = [subject for subject in dataset.subjects if subject.image in names]
     model = load_trained(Path(trial.paths.folder), root=tmp_path)
