@@ -15,7 +15,10 @@ _PAGE = 1000
 
 
 def finished_trials(uri: str) -> list[LoggedRun]:
-    """Trials that ended well, newest first. RequestError where MLflow cannot be reached or holds none."""
+    """Trials that ended well and logged a model, newest first; a search logs none.
+
+    RequestError where MLflow cannot be reached or holds none.
+    """
     names = logged_experiments(uri)
     runs: list[LoggedRun] = []
     with request_errors(uri):
@@ -27,10 +30,12 @@ def finished_trials(uri: str) -> list[LoggedRun]:
             while True:
                 page = client.search_runs(ids, condition, max_results=_PAGE, page_token=token)
                 for run in page:
-                    info, data = run.info, run.data
-                    runs.append(
-                        LoggedRun(info.run_id, info.run_name, info.status, data.params, data.metrics, data.tags)
-                    )
+                    if run.outputs and run.outputs.model_outputs:
+                        info, data = run.info, run.data
+                        logged = LoggedRun(
+                            info.run_id, info.run_name, info.status, data.params, data.metrics, data.tags
+                        )
+                        runs.append(logged)
                 token = page.token
                 if not token:
                     break

@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from mlflow.entities import LoggedModelOutput
 from untrained_model import write_untrained
 
 from ccim_ray.chosen_model import choose_model
@@ -14,11 +15,15 @@ from ccim_ray.storage import Storage
 from ccim_ray.tracking import Tracker, TrialRun, best_trial, fetch_model, finished_trials, model_data
 
 
-def log_trial(tracker, signature, status="FINISHED", dataset="caer_s", sweep="sweep1", **metrics):
+def log_trial(tracker, signature, status="FINISHED", dataset="caer_s", sweep="sweep1", model=True, **metrics):
     run = tracker.open_trial(
         tracker.open_parent(sweep, "dict_size", {}, {}), signature, f"trial {signature}", {"dataset": dataset}, {}
     )
     tracker.log_final(run, {name.replace("_", "/"): value for name, value in metrics.items()})
+    if model:
+        client = tracker._client
+        logged = client.create_logged_model(client.get_run(run.run_id).info.experiment_id)
+        client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, 0)])
     tracker.finish(run.run_id, status)
     return run
 
@@ -28,6 +33,7 @@ def test_the_best_by_validation_is_taken_of_all_sweeps(tracker, uri, storage):
     best = log_trial(tracker, "b", sweep="sweep2", val_accuracy=0.7, test_accuracy=0.1)
     log_trial(tracker, "c", "FAILED", val_accuracy=0.8)
     log_trial(tracker, "d")  # diverged: nothing was measured
+    log_trial(tracker, "f", model=False, val_accuracy=0.9)  # as a search leaves its trials
     other = Tracker(uri, "caer_s/single", storage / "mlflow-artifacts")
     log_trial(other, "e", sweep="sweep3", val_accuracy=0.6)
     run, told = best_trial(finished_trials(uri), None)
