@@ -22,6 +22,7 @@ from ccim_ray.errors import RequestError
 from ccim_ray.plan import PlannedTrial, trial_state
 from ccim_ray.reports.trial_report import draw_trial_figures, model_example
 from ccim_ray.storage import read_json
+from ccim_ray.sweep_tags import published_tag
 from ccim_ray.tracking import LoggedRun, Tracker, TrialRun
 from ccim_ray.trial_folder import MODEL_FILES, read_result
 
@@ -56,6 +57,7 @@ class Recorder:
     _closing: threading.Event = field(default_factory=threading.Event, init=False)
     _trouble: dict[str, RequestError] = field(default_factory=dict, init=False)
     _files: tuple[Path, ...] = field(default=(), init=False)
+    _summary: tuple[dict[str, float], dict[str, str]] = field(default=({}, {}), init=False)
 
     def __post_init__(self) -> None:
         self._by_signature = {planned.trial.signature: planned for planned in self.trials}
@@ -93,6 +95,10 @@ class Recorder:
         """Give the parent run these files when it is closed."""
         self._files = tuple(files)
 
+    def summarise(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Give the parent run what was found over all trials when it is closed."""
+        self._summary = (dict(metrics), dict(tags))
+
     def close(self, status: Status) -> None:
         """Record everything that is left, and leave no run of the sweep RUNNING.
 
@@ -103,6 +109,7 @@ class Recorder:
         self._trouble.clear()
         self._attempt()
         self._guard("the sweep's results", lambda: self.tracker.log_artifacts(self.parent, self._files))
+        self._guard("the sweep's means", lambda: self.tracker.log_summary(self.parent, *self._summary))
         self._guard("trials that did not end", lambda: self.tracker.finish_leftovers(self.parent))
         self._guard("the sweep's end", lambda: self.tracker.finish(self.parent, status))
         if self._trouble:
@@ -146,7 +153,7 @@ class Recorder:
             name = run_title(planned, several_baselines=len({trial.baseline for trial in self.trials}) > 1)
             parameters = planned.trial.experiment.parameters()
             made_by = Path(planned.trial.paths.folder) / "environment.json"
-            tags = {**self.tags, "ccim.setting": planned.setting}
+            tags = {**self.tags, "ccim.setting": planned.setting, **published_tag(planned.trial.experiment)}
             if made_by.exists():  # what trained it, not what records it
                 tags |= read_json(made_by)
             self._runs[signature] = self.tracker.open_trial(self.parent, signature, name, parameters, tags)

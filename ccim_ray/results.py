@@ -147,12 +147,28 @@ def measured_rows(
     # No context group may be large enough to have a worst one, and not every split is seen in two scenes.
     optional = ("worst_group", *SCENE_SWAP_METRICS)
     named = [name for name in named if name.rpartition("/")[2] not in optional or name in found]
+    of_label = {baseline_label(baseline): of_baseline for baseline, of_baseline in results.items()}
+    published_of_label = {baseline_label(baseline): scores for baseline, scores in published.items()}
+    return rows_of_baselines(dataset.name, of_label, named, reference, published_of_label)
+
+
+def rows_of_baselines(
+    dataset: str,
+    results: Mapping[str, Results],
+    metrics: Sequence[str],
+    reference: str,
+    published: Mapping[str, Mapping[tuple[str, str], float]],
+) -> list[ResultRow]:
+    """Rows of every baseline's settings, p corrected over all of them.
+
+    Args:
+        results, published: as in ``measured_rows``, by the label that the rows show.
+        metrics: with their split.
+    """
     rows = [
         row
-        for baseline, of_baseline in results.items()
-        for row in build_rows(
-            dataset.name, baseline_label(baseline), of_baseline, named, reference, published.get(baseline, {})
-        )
+        for label, of_baseline in results.items()
+        for row in build_rows(dataset, label, of_baseline, metrics, reference, published.get(label, {}))
     ]
     return with_corrected_p(rows)
 

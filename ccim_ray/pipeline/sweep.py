@@ -24,6 +24,7 @@ from ccim_ray.recording import Recorder, Status, run_title
 from ccim_ray.reports.sweep_report import SweepReport, write_sweep_report
 from ccim_ray.resources import ClusterResources
 from ccim_ray.results import (
+    LedgerEntry,
     category_rows,
     collect,
     gains_without_one,
@@ -33,6 +34,7 @@ from ccim_ray.results import (
     update_ledger,
 )
 from ccim_ray.sweep_request import SweepRequest
+from ccim_ray.sweep_tags import constant_tags, description_tags, mean_metrics
 from ccim_ray.tracking import Tracker, without_password
 from ccim_ray.trial_folder import Trial, read_result
 
@@ -57,10 +59,11 @@ def run_sweep(request: SweepRequest, inspection: Inspection | None = None) -> in
     with _recording(request, plan, tracker) as recorder:
         if cluster and to_run:
             _train(to_run, request, cluster, recorder, len(dataset.subjects))
-        report = _report(request, plan, dataset)
+        report, means, constants = _report(request, plan, dataset)
         console.print(report.table)
         for remark in report.remarks:
             say(remark)
+        recorder.summarise(means, constants)
         files = report.files
         recorder.finish_with(files)
         if inspection and all(_state(planned)[0] == "done" for planned in plan.trials):
@@ -91,7 +94,8 @@ def _recording(request: SweepRequest, plan: Plan, tracker: Tracker) -> Iterator[
     """Keeps MLflow up to date inside the block, and leaves no run RUNNING behind it."""
     baselines = ", ".join(base.baseline for base in request.bases)
     name = f"{request.space.name} of {baselines} on {request.dataset}"
-    tags = tags_of(request, plan) | environment_tags(plug_ins=request.plug_ins())
+    asked = description_tags(request.space, _ledger(request, plan))
+    tags = tags_of(request, plan) | asked | environment_tags(plug_ins=request.plug_ins())
     parent = tracker.open_parent(request.sweep_id(plan), name, request.parameters(), tags)
     recorder = Recorder(tracker, parent, plan.trials, tags_of(request, plan))
     recorder.start()
@@ -137,10 +141,18 @@ def _train(
         )
 
 
-def _report(request: SweepRequest, plan: Plan, dataset: Dataset) -> SweepReport:
+def _ledger(request: SweepRequest, plan: Plan) -> list[LedgerEntry]:
+    path = request.storage.sweep(request.sweep_id(plan)) / "ledger.json"
+    return update_ledger(path, plan.trials, request.space.axis, request.storage.root / "trials")
+
+
+def _report(
+    request: SweepRequest, plan: Plan, dataset: Dataset
+) -> tuple[SweepReport, dict[str, float], dict[str, str]]:
+    """The report; what MLflow is told of all trials together: their means, and tags with the constants."""
     folder = request.storage.sweep(request.sweep_id(plan))
-    space, trials_folder = request.space, request.storage.root / "trials"
-    entries = update_ledger(folder / "ledger.json", plan.trials, space.axis, trials_folder)
+    space = request.space
+    entries = _ledger(request, plan)
     published = {base.baseline: space.published(base, dataset.metric) for base in request.bases}
     results = collect(entries)
     measured = measured_rows(dataset, results, space.reference, published)
@@ -149,7 +161,9 @@ def _report(request: SweepRequest, plan: Plan, dataset: Dataset) -> SweepReport:
     one = request.bases[0].baseline if len(request.bases) == 1 else ""
     axis = {entry.setting: entry.axis for entry in entries if entry.axis is not None}
     notes = notes_of(dataset, published)
-    return write_sweep_report(folder, space, measured, reference_rows(dataset, one), by_category, axis, notes, gains)
+    constants = reference_rows(dataset, one)
+    report = write_sweep_report(folder, space, measured, constants, by_category, axis, notes, gains)
+    return report, mean_metrics(measured), constant_tags(constants)
 
 
 def _title(planned: PlannedTrial, request: SweepRequest) -> str:

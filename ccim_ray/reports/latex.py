@@ -12,6 +12,12 @@ from ccim_ray.storage import atomic_path
 
 
 def write_latex(rows: Sequence[ResultRow], path: Path, notes: Sequence[str] = ()) -> None:
+    """Write ``latex_table`` to a file."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(latex_table(rows, notes) + "\n", encoding="utf-8")
+
+
+def latex_table(rows: Sequence[ResultRow], notes: Sequence[str] = ()) -> str:
     """A booktabs table: settings down, metrics across, mean ± sd in percent, the best of a block in bold.
 
     What must be known of the numbers (``notes``) stands in the caption.
@@ -41,8 +47,16 @@ def write_latex(rows: Sequence[ResultRow], path: Path, notes: Sequence[str] = ()
         r"$?$: nothing to test with.",
         r"\end{table}",
     ]
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines)
+
+
+def best_means(group: Sequence[ResultRow]) -> dict[str, str]:
+    """For each baseline of one metric's rows: the best measured mean, as it is printed."""
+    blocks: dict[str, list[ResultRow]] = {}
+    for row in group:
+        blocks.setdefault(row.baseline, []).append(row)
+    best = {baseline: _best_text(block, block[0].metric) for baseline, block in blocks.items()}
+    return {baseline: text for baseline, text in best.items() if text is not None}
 
 
 def _by_block(rows: Iterable[ResultRow]) -> list[ResultRow]:
@@ -87,5 +101,6 @@ def _mean_and_sd(row: ResultRow, block: Sequence[ResultRow]) -> tuple[str, str]:
 def _escape_latex(text: str) -> str:
     escapes = {character: f"\\{character}" for character in "&%$#_{}"}
     escapes |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    escapes |= {character: f"${character}$" for character in "|<>"}
     escapes |= {"λ": r"$\lambda$", "ρ": r"$\rho$", "η": r"$\eta$", "×": r"$\times$", "·": r"$\cdot$"}
     return "".join(escapes.get(character, character) for character in text)

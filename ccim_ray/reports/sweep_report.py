@@ -12,9 +12,10 @@ from ccim_ray.metrics import SECONDARY_METRICS
 from ccim_ray.reports.figures import sweep_curve
 from ccim_ray.reports.latex import write_latex
 from ccim_ray.reports.leave_one_out import Gain, in_words, write_gains
+from ccim_ray.reports.markdown import write_markdown
 from ccim_ray.reports.per_category_figure import per_category_figure
 from ccim_ray.reports.printed_table import rich_table
-from ccim_ray.reports.tables import ResultRow, with_notes, write_csv, write_markdown
+from ccim_ray.reports.tables import ResultRow, with_notes, write_csv
 from ccim_ray.space import Space
 
 

@@ -40,8 +40,8 @@ TABLE_WIDTH = 100
 OF_NO_BASELINE = "for comparison"
 """Heading of constants, such as chance, in a table of several baselines."""
 
-_T_INTERVAL = "95 % CI"
-_BOOTSTRAP_INTERVAL = "bootstrap 95 % CI"
+T_INTERVAL = "95 % CI"
+BOOTSTRAP_INTERVAL = "bootstrap 95 % CI"
 
 _MEANINGS = {
     "mAP_11_point": "AP as the mean of the best precision at 11 recalls; its chance is simulated",
@@ -182,29 +182,6 @@ def write_csv(rows: Iterable[ResultRow], path: Path) -> None:
             writer.writerow(["" if (value := getattr(row, name)) is None else value for name in COLUMNS])
 
 
-def write_markdown(rows: Sequence[ResultRow], path: Path, notes: Sequence[str] = ()) -> None:
-    """One table a metric, in percent, the notes above and the legend below; several baselines are rows in bold.
-
-    The only place with room for the bootstrap interval, which it has where there are seeds enough.
-    """
-    parts = [f"# {subject_of(rows)}", *(f"**Note:** {_escape_markdown(note)}" for note in notes)]
-    for heading, group in groups_of(rows):
-        names = shown_columns(group)
-        if any(row.bootstrap_low is not None for row in group):
-            names.insert(names.index(_T_INTERVAL) + 1, _BOOTSTRAP_INTERVAL)
-        lines = []
-        for baseline, block in blocks_of(group):
-            if baseline:
-                lines.append([f"**{_escape_markdown(baseline)}**", *[""] * (len(names) - 1)])
-            lines += [[_escape_markdown(value) for value in cells(row, group, names)] for row in block]
-        align = ["---" if name == "setting" else "---:" for name in names]
-        table = [names, align, *lines]
-        parts.append(f"## {heading}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in table))
-    parts.append(legend(rows))
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-
-
 def with_notes(title: str, notes: Sequence[str]) -> str:
     """A title of results with what must be known of them, so that no number is shown without it."""
     return f"{title} ({'; '.join(notes)})" if notes else title
@@ -293,7 +270,7 @@ def blocks_of(group: Sequence[ResultRow]) -> Iterator[tuple[str, list[ResultRow]
 def shown_columns(rows: Iterable[ResultRow]) -> list[str]:
     """The columns that have something to show."""
     rows = list(rows)
-    names = ["setting", "n", "mean ± sd", _T_INTERVAL]
+    names = ["setting", "n", "mean ± sd", T_INTERVAL]
     if any(row.reference_setting is not None for row in rows):
         names += ["Δ", "p"]
     if any(row.published is not None for row in rows):
@@ -317,8 +294,8 @@ def cells(row: ResultRow, group: Sequence[ResultRow], names: Sequence[str]) -> l
         "setting": row.setting,
         "n": "" if row.n_seeds is None else str(row.n_seeds),
         "mean ± sd": number(row.mean) + (f" ± {sd}" if sd else ""),
-        _T_INTERVAL: f"{low} to {high}" if low else "",
-        _BOOTSTRAP_INTERVAL: f"{resampled_low} to {resampled_high}" if resampled_low else "",
+        T_INTERVAL: f"{low} to {high}" if low else "",
+        BOOTSTRAP_INTERVAL: f"{resampled_low} to {resampled_high}" if resampled_low else "",
         "Δ": f"{number(row.delta, signed=True)} {row.mark}".strip(),
         "p": _p_value(row.p_holm),
         "paper": number(row.published),
@@ -336,7 +313,3 @@ def _p_value(p: float | None) -> str:
     if p is None:
         return ""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _escape_markdown(text: str) -> str:
-    return text.replace("|", r"\|")

@@ -7,9 +7,11 @@ date at any time and any number of times: lines that the run already holds are n
 from ccim_ray.tracking.best_trial import best_trial, finished_trials
 from ccim_ray.tracking.connection import default_tracking_uri, logged_experiments, without_password
 from ccim_ray.tracking.model import fetch_model, load_model, model_data
+from ccim_ray.tracking.reading import LoggedExperiment, read_experiments, read_histories
 from ccim_ray.tracking.tracker import LoggedRun, Tracker, TrialRun, metric_name
 
 __all__ = [
+    "LoggedExperiment",
     "LoggedRun",
     "Tracker",
     "TrialRun",
@@ -21,5 +23,7 @@ __all__ = [
     "logged_experiments",
     "metric_name",
     "model_data",
+    "read_experiments",
+    "read_histories",
     "without_password",
 ]

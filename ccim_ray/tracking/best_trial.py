@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ccim_ray.errors import RequestError
 from ccim_ray.tracking.connection import connect, logged_experiments, request_errors, without_password
-from ccim_ray.tracking.tracker import LoggedRun
+from ccim_ray.tracking.tracker import LoggedRun, logged_run
 
 VALIDATION_METRICS = ("val/accuracy", "val/mAP")
 """The paper's metric of a dataset, on its validation split."""
@@ -29,13 +29,7 @@ def finished_trials(uri: str) -> list[LoggedRun]:
             token: str | None = None
             while True:
                 page = client.search_runs(ids, condition, max_results=_PAGE, page_token=token)
-                for run in page:
-                    if run.outputs and run.outputs.model_outputs:
-                        info, data = run.info, run.data
-                        logged = LoggedRun(
-                            info.run_id, info.run_name, info.status, data.params, data.metrics, data.tags
-                        )
-                        runs.append(logged)
+                runs += [logged_run(run) for run in page if run.outputs and run.outputs.model_outputs]
                 token = page.token
                 if not token:
                     break

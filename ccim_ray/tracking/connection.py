@@ -45,11 +45,16 @@ def logged_experiments(uri: str) -> list[str]:
     Raises:
         RequestError: MLflow cannot be reached.
     """
-    database = _sqlite_path(uri)
-    if database is not None and not database.exists():
+    if holds_nothing_yet(uri):
         return []
     with request_errors(uri):
         return sorted(experiment.name for experiment in connect(uri).search_experiments())
+
+
+def holds_nothing_yet(uri: str) -> bool:
+    """Whether the address is a SQLite database that does not exist: connecting would create it."""
+    database = _sqlite_path(uri)
+    return database is not None and not database.exists()
 
 
 def connect(uri: str) -> MlflowClient:

@@ -18,6 +18,7 @@ from ccim_ray.tracking.model import pack_model
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.entities import Run
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -40,7 +41,10 @@ class TrialRun:
 
 @dataclass(frozen=True, slots=True)
 class LoggedRun:
-    """What MLflow holds of a run: every metric's latest value; status RUNNING, FINISHED, FAILED or KILLED."""
+    """What MLflow holds of a run: every metric's latest value; status RUNNING, FINISHED, FAILED or KILLED.
+
+    ``started`` and ``ended`` are unix seconds, None where MLflow has none.
+    """
 
     run_id: str
     name: str
@@ -48,6 +52,17 @@ class LoggedRun:
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
+    experiment_id: str
+    started: float | None
+    ended: float | None
+
+
+def logged_run(run: Run) -> LoggedRun:
+    """MLflow's run in plain values."""
+    info, data = run.info, run.data
+    started, ended = (None if when is None else when / 1000 for when in (info.start_time, info.end_time))
+    content = (data.params, data.metrics, data.tags)
+    return LoggedRun(info.run_id, info.run_name, info.status, *content, info.experiment_id, started, ended)
 
 
 def _reported(
@@ -142,6 +157,15 @@ class Tracker:
         history = self._client.get_metric_history(run.run_id, metric_name(last))
         if not any(point.step == step for point in history):
             self._log_metrics(run.run_id, [(name, metrics[name], now, step) for name in sorted(metrics)])
+
+    @_reported
+    def log_summary(self, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Set what was found over all trials of a sweep; earlier values of the same names give way."""
+        from mlflow.entities import RunTag
+
+        now = int(time.time() * 1000)
+        self._log_metrics(run_id, [(name, value, now, 0) for name, value in metrics.items()])
+        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     @_reported
     def log_artifacts(self, run_id: str, sources: Iterable[Path], artifact_path: str | None = None) -> None:
@@ -272,9 +296,7 @@ class Tracker:
         page_token: str | None = None
         while True:
             page = self._client.search_runs([self._experiment_id], filter_string, page_token=page_token)
-            for run in page:
-                info, data = run.info, run.data
-                yield LoggedRun(info.run_id, info.run_name, info.status, data.params, data.metrics, data.tags)
+            yield from map(logged_run, page)
             page_token = page.token
             if not page_token:
                 return

@@ -13,6 +13,7 @@ from rich.console import Console
 from scipy import stats
 
 from ccim_ray.reports.latex import write_latex
+from ccim_ray.reports.markdown import write_markdown
 from ccim_ray.reports.printed_table import rich_table
 from ccim_ray.reports.sweep_report import write_sweep_report
 from ccim_ray.reports.tables import (
@@ -21,7 +22,6 @@ from ccim_ray.reports.tables import (
     constant_row,
     legend,
     write_csv,
-    write_markdown,
 )
 from ccim_ray.space import Space
 from ccim_ray.statistics import bootstrap_ci
@@ -170,7 +170,7 @@ def test_markdown_shows_percent_marks_and_what_they_mean(rows, tmp_path):
 def test_a_loss_is_not_shown_in_percent(tmp_path):
     results = {"vanilla": {0: {"test/loss": 0.5}, 1: {"test/loss": 0.25}}}
     write_markdown(build_rows("d", "b", results, ["test/loss"], "vanilla", {}), tmp_path / "r.md")
-    assert "| 0.375 ± 0.1768 |" in (tmp_path / "r.md").read_text()
+    assert "| **0.375** ± 0.1768 |" in (tmp_path / "r.md").read_text()
 
 
 def test_latex_sets_the_best_measured_mean_in_bold(rows, tmp_path):

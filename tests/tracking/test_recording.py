@@ -81,3 +81,15 @@ def test_a_search_logs_no_metric_of_the_test_splits(tracker, uri, tmp_path):
     assert run.info.status == "FINISHED"
     assert set(run.data.metrics) == {"train/loss", "val/accuracy"}
     assert [found.path for found in MlflowClient(uri).list_artifacts(run.info.run_id)] == ["config"]
+
+
+def test_means_and_constants_of_the_sweep_are_on_its_run(tracker, uri, tmp_path):
+    for mean in (0.25, 0.5):  # the second time, as when a sweep is extended
+        parent = tracker.open_parent("sweep", "a sweep", {}, {"ccim.question": "Does it?"})
+        recorder = Recorder(tracker, parent, [], {})
+        recorder.start()
+        recorder.summarise({"mean/test/mAP/vanilla (a)": mean}, {"ccim.constants.0": "{}"})
+        recorder.close("FINISHED")
+    run = MlflowClient(uri).get_run(parent)
+    assert run.data.metrics == {"mean/test/mAP/vanilla _a_": 0.5}
+    assert (run.data.tags["ccim.constants.0"], run.data.tags["ccim.question"]) == ("{}", "Does it?")
