@@ -156,7 +156,7 @@ class CommonFlags(WorldFlags):
         """The storage folder, created unless only a plan is wanted. Raises RequestError where it cannot be written."""
         from ccim_ray.storage import Storage
 
-        location = self.storage or os.environ.get("CCIM_RAY_STORAGE") or _default_storage()
+        location = self.storage or os.environ.get("CCIM_RAY_STORAGE") or default_storage()
         if self.plan:
             return Storage(Path(location).expanduser().absolute())
         return Storage.open(location)
@@ -330,7 +330,7 @@ def _first_paragraph(box: str) -> str:
     return re.split(r"─{4,}|Got errors:", text)[0].strip().rstrip(".")
 
 
-def _default_storage() -> str:
-    """A submitted job runs in a copy of its working folder that is deleted later."""
+def default_storage() -> str:
+    """Where results go unless told otherwise: a submitted job's working folder is a copy that is deleted later."""
     submitted = "runtime_resources" in Path.cwd().parts
     return "~/ccim_ray_runs" if submitted else "runs"

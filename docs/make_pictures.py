@@ -1,4 +1,4 @@
-"""Makes the pictures of the docs: the embedded world, and MLflow's comparison of a sweep's trials.
+"""Makes the pictures of the docs: the embedded world, MLflow's comparison of a sweep's trials, and the report.
 
     python docs/make_pictures.py STORAGE [CHROMIUM]
 
@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from PIL import Image, ImageDraw
 from ccim_ray.datasets.confounded_scenes.causal_model import CausalModel
 from ccim_ray.datasets.confounded_scenes.render import render
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.reporting import ReportFlags, report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -106,6 +108,20 @@ def photograph_mlflow(storage: Path, chromium: str) -> None:
         browser.close()
 
 
+def photograph_report(storage: Path, chromium: str) -> None:
+    """The top of the report on everything that the storage's MLflow holds."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        report(ReportFlags(storage=str(storage), out=Path(folder)))
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1500})
+        page.goto((Path(folder) / "report.html").as_uri())
+        page.wait_for_selector(".plot[data-drawn] .main-svg")
+        page.screenshot(path=str(PICTURES / "report.png"))
+        browser.close()
+
+
 def _click(page: Page, component: str) -> None:
     button = page.locator(f"[data-component-id$='{component}']")
     if button.count():
@@ -138,4 +154,6 @@ if __name__ == "__main__":
     storage = Path(sys.argv[1])
     PICTURES.mkdir(exist_ok=True)
     draw_world(PICTURES / "world.png")
-    photograph_mlflow(storage, sys.argv[2] if len(sys.argv) > 2 else shutil.which("chromium") or "chromium")
+    chromium = sys.argv[2] if len(sys.argv) > 2 else shutil.which("chromium") or "chromium"
+    photograph_mlflow(storage, chromium)
+    photograph_report(storage, chromium)
