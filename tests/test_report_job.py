@@ -5,7 +5,7 @@ import shutil
 from job_runs import run_job
 from logged_runs import log_sweep
 
-from ccim_ray.tracking import Tracker, default_tracking_uri
+from ccim_ray.tracking import Tracker
 
 
 def test_a_report_needs_nothing_but_the_database(tmp_path):
@@ -16,7 +16,7 @@ def test_a_report_needs_nothing_but_the_database(tmp_path):
     assert nothing.err.count("\n") == 1
     assert not storage.exists()
 
-    log_sweep(Tracker(default_tracking_uri(storage), "confounded_scenes/dict_size", None), tmp_path)
+    log_sweep(Tracker(f"sqlite:///{storage}/mlflow.db", "confounded_scenes/dict_size", None), tmp_path)
     for folder in (path for path in storage.iterdir() if path.is_dir()):
         shutil.rmtree(folder)
     made = run_job("report", "--storage", str(storage))
