@@ -28,6 +28,7 @@ class Projection(nn.Module):
 
     def __init__(self, joint_dim: int, output_dim: int = OUTPUT_DIM) -> None:
         super().__init__()
+        self.output_dim = output_dim
         self.joint_projection = nn.Linear(joint_dim, output_dim, bias=False)
         nn.init.xavier_normal_(self.joint_projection.weight)
 
@@ -97,7 +98,7 @@ class CCIM(nn.Module):
         if context_weights not in get_args(ContextWeights):
             raise ValueError(f"context_weights must be one of {get_args(ContextWeights)}, found {context_weights!r}")
         check_dictionary(dictionary.prototypes_ND, dictionary.prior_N)
-        self.joint_dim = joint_dim
+        self.joint_dim, self.output_dim = joint_dim, output_dim
         self.attention = attention
         self.use_lambda = use_lambda
         self.use_prior = use_prior
@@ -195,7 +196,8 @@ class FoldedCCIM(nn.Module):
 
     def __init__(self, ccim: CCIM) -> None:
         super().__init__()
-        self.joint_dim, self.use_lambda, self.attention = ccim.joint_dim, ccim.use_lambda, ccim.attention
+        self.joint_dim, self.output_dim = ccim.joint_dim, ccim.output_dim
+        self.use_lambda, self.attention = ccim.use_lambda, ccim.attention
         self.renormalised = ccim.context_weights == "renormalised"
         context_NM = ccim.context_projection(ccim.dictionary_ND)
         prior_N = ccim.prior_N if ccim.use_prior else torch.ones_like(ccim.prior_N)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ccim_ray.baselines.card import Input
 from ccim_ray.deconfounders.interface import Deconfounder
-from ccim_ray.intervention import CCIM, Projection
+from ccim_ray.intervention import CCIM, FoldedCCIM, Projection
 from ccim_ray.perception.backbones import Backbone
 
 
@@ -47,7 +47,7 @@ class Recogniser(nn.Module):
         baseline: nn.Module,
         inputs: Sequence[Input],
         num_categories: int,
-        ccim: CCIM | Projection | None = None,
+        ccim: CCIM | FoldedCCIM | Projection | None = None,
         trunks: Mapping[str, Backbone] | None = None,
         deconfounder: Deconfounder | None = None,
     ) -> None:
@@ -60,7 +60,7 @@ class Recogniser(nn.Module):
         self.baseline = baseline
         self.ccim = ccim
         joint_dim: int = baseline.joint_dim  # type: ignore[assignment]  # a member of every baseline
-        hidden_dim = joint_dim if ccim is None else ccim.joint_projection.out_features
+        hidden_dim = joint_dim if ccim is None else ccim.output_dim
         self.classifier = nn.Linear(hidden_dim, num_categories)
         self.deconfounder = deconfounder
 

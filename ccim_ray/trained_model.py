@@ -27,6 +27,7 @@ from ccim_ray.deconfounders.card import CONTEXT_FEATURES
 from ccim_ray.deconfounders.registry import deconfounder_card
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
+from ccim_ray.intervention import CCIM
 from ccim_ray.perception.architectures import Output, View, ViewRequest, is_geometry
 from ccim_ray.perception.backbones import build_backbone
 from ccim_ray.perception.views import ViewMaker
@@ -192,4 +193,6 @@ def _recogniser(weights: Path, experiment: Experiment, num_categories: int) -> R
     except RuntimeError as error:
         mismatch = " ".join(str(error).split())[:300]
         raise RequestError(f"{weights} does not hold the model that experiment.json describes: {mismatch}") from error
+    if isinstance(recogniser.ccim, CCIM):
+        recogniser.ccim = recogniser.ccim.folded()  # it only predicts from here on
     return recogniser
