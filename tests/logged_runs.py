@@ -57,10 +57,11 @@ def log_trial(
     epochs: tuple[float, ...] = (),
     published: dict[str, float] | None = None,
     folder: Path | None = None,
+    parameters: dict[str, str] | None = None,
     **tags: str,
 ) -> str:
     """Run id of a trial that ended so; ``status`` None leaves it RUNNING."""
-    params = {"baseline": baseline, "dataset": dataset, "seed": str(seed)}
+    params = {"baseline": baseline, "dataset": dataset, "seed": str(seed), **(parameters or {})}
     described = {**TAGS, "ccim.setting": setting, **tags}
     if published:
         described[PUBLISHED] = json.dumps(published)

@@ -10,7 +10,15 @@ from ccim_ray.reports.latex import latex_table
 from ccim_ray.reports.leave_one_out import in_words
 from ccim_ray.reports.markdown import escape_markdown, markdown_tables, notes_in_markdown
 from ccim_ray.reports.report_page import Histories, Source, report_page, run_url
-from ccim_ray.reports.report_words import provenance, splits_in_words, states, summary_of, title_of, verdicts
+from ccim_ray.reports.report_words import (
+    provenance,
+    splits_in_words,
+    states,
+    subjects_of,
+    summary_of,
+    title_of,
+    verdicts,
+)
 from ccim_ray.reports.tables import legend
 from ccim_ray.storage import atomic_path
 
@@ -35,10 +43,9 @@ def write_report(folder: Path, sweeps: Sequence[LoggedSweep], histories: Histori
 def _markdown(sweeps: Sequence[LoggedSweep], source: Source) -> Iterator[str]:
     yield f"# {escape_markdown(title_of(sweeps))}"
     yield f"{summary_of(sweeps)} Read from MLflow at {escape_markdown(source.tracking_uri)}."
-    for sweep in sweeps:
+    for sweep, subject in zip(sweeps, subjects_of(sweeps), strict=True):
         yield f"## {escape_markdown(sweep.question)}"
-        baselines = ", ".join(dict.fromkeys(label for label, _ in sweep.settings))
-        yield escape_markdown(f"{baselines} on {sweep.dataset}: {states(sweep)}.")
+        yield escape_markdown(f"{subject}: {states(sweep)}.")
         yield from notes_in_markdown(sweep.notes)
         yield "\n".join(escape_markdown(f"- {heading}: {text}") for heading, text in verdicts(sweep))
         if explained := splits_in_words(sweep):

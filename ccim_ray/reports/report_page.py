@@ -29,6 +29,7 @@ from ccim_ray.reports.report_words import (
     provenance,
     splits_in_words,
     states,
+    subjects_of,
     summary_of,
     title_of,
     verdicts,
@@ -85,7 +86,10 @@ def report_page(sweeps: Sequence[LoggedSweep], histories: Histories, source: Sou
     style, script, template = ((folder / f"report.{end}").read_text("utf-8") for end in ("css", "js", "html.j2"))
     plotly = get_plotlyjs()
     plots = _Plots()
-    shown = [_sweep(sweep, place, histories, source, plots) for place, sweep in enumerate(sweeps)]
+    shown = [
+        {**_sweep(sweep, place, histories, source, plots), "subject": subject}
+        for place, (sweep, subject) in enumerate(zip(sweeps, subjects_of(sweeps), strict=True))
+    ]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(template).render(
         title=title_of(sweeps),
@@ -121,14 +125,12 @@ def _json_in_html(value: Any) -> str:
 
 
 def _sweep(sweep: LoggedSweep, place: int, histories: Histories, source: Source, plots: _Plots) -> dict[str, Any]:
-    baselines = ", ".join(dict.fromkeys(label for label, _ in sweep.settings))
     compared = any(row.delta is not None for row in sweep.category_rows)
     started = min((run.started for run in sweep.runs if run.started), default=None)
     what = {"AP": "average precision", "recall": "recall"}[sweep.category_metric]
     return {
         "anchor": f"sweep-{place + 1}",
         "question": sweep.question,
-        "subject": f"{baselines} on {sweep.dataset}" if baselines else sweep.experiment,
         "states": states(sweep),
         "when": _when(started) if started else "",
         "url": run_url(sweep.parent, source) if sweep.parent else "",

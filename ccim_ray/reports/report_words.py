@@ -70,6 +70,38 @@ def verdicts(sweep: LoggedSweep) -> Iterator[tuple[str, str]]:
             yield heading, _none_differs(len(compared), sweep.reference)
 
 
+def subjects_of(sweeps: Sequence[LoggedSweep]) -> list[str]:
+    """What each sweep is about: baselines, dataset, and in which parameters it differs from others of its space."""
+    constant = [_constant_parameters(sweep) for sweep in sweeps]
+    subjects = []
+    for sweep, own in zip(sweeps, constant, strict=True):
+        alike = [
+            parameters
+            for other, parameters in zip(sweeps, constant, strict=True)
+            if (other.experiment, _baselines(other)) == (sweep.experiment, _baselines(sweep))
+        ]
+        differing = [
+            f"{name} {value}" for name, value in own.items() if any(other.get(name, value) != value for other in alike)
+        ]
+        baselines = _baselines(sweep)
+        what = f"{baselines} on {sweep.dataset}" if baselines else sweep.experiment
+        subjects.append(", ".join([what, *differing]))
+    return subjects
+
+
+def _baselines(sweep: LoggedSweep) -> str:
+    return ", ".join(dict.fromkeys(label for label, _ in sweep.settings))
+
+
+def _constant_parameters(sweep: LoggedSweep) -> dict[str, str]:
+    """Parameters that have one value in all trials that have them."""
+    found: dict[str, set[str]] = {}
+    for trial in sweep.trials:
+        for name, value in trial.run.params.items():
+            found.setdefault(name, set()).add(value)
+    return {name: min(values) for name, values in sorted(found.items()) if len(values) == 1}
+
+
 def title_of(sweeps: Sequence[LoggedSweep]) -> str:
     """The question where there is one sweep, else how many."""
     if len(sweeps) == 1:

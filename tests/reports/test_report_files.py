@@ -220,3 +220,14 @@ def test_one_sweep_of_several_is_chosen_by_its_id(tracker, write):
     assert "60.00" in text
     assert "50.00" not in text
     assert "50.00" in write()["report.md"]
+
+
+def test_sweeps_of_one_space_are_told_apart_by_what_differs(tracker, write):
+    for name, bias in (("first", "0.8"), ("second", "0.95")):
+        parent = open_sweep(tracker, sweep_id=name, seeds=(0,))
+        log_trial(tracker, parent, "vanilla", 0, metrics_of(0.5), parameters={"world.bias": bias, "epochs": "10"})
+    text = write()["report.md"]
+    assert ", world.bias 0.8:" in text
+    assert ", world.bias 0.95:" in text
+    assert "epochs" not in text
+    assert "world.bias" not in write(sweep="second")["report.md"]
