@@ -16,7 +16,7 @@ from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import STAGE_VERSIONS
 from ccim_ray.perception.architectures import ViewRequest
-from ccim_ray.perception.weight_files import default_weights_dir, weights_digest
+from ccim_ray.perception.weight_files import default_weights_dir, planned_digest
 from ccim_ray.plan import SHARD_SUBJECTS, Plan, PlannedView
 from ccim_ray.storage import Storage, short_digest
 
@@ -44,6 +44,7 @@ class BiasRequest:
         scenes: "backbone": the most probable class of ``backbone`` for the whole image, as in the paper;
             "annotation": the dataset's own.
         backbone: architecture and weights, such as ("resnet152", "places365").
+        without_weights: only its plan is wanted, for which weights may be missing.
     """
 
     source: DataSource
@@ -54,6 +55,7 @@ class BiasRequest:
     options: BiasOptions
     storage: Storage
     weights_dir: Path | None = None
+    without_weights: bool = False
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
@@ -74,7 +76,7 @@ class BiasRequest:
     def views(self) -> tuple[PlannedView, ...]:
         """For each split the scenes of its images, one row an image; none where the annotation is taken.
 
-        Raises RequestError where a split does not exist or the weights are missing.
+        Raises RequestError where a split does not exist or the weights are missing, unless ``without_weights``.
         """
         sizes = self._images_of_splits()
         for split in self.splits:
@@ -82,7 +84,7 @@ class BiasRequest:
                 raise RequestError(f"--splits {split}: {self.source.name} has {', '.join(sizes)}; choose some of these")
         if self.scenes == "annotation":
             return ()
-        digest = weights_digest(*self.backbone, self.weights_dir)
+        digest, _ = self._digest
         request = ViewRequest("context", *self.backbone, output="scene")
         versions = [STAGE_VERSIONS["views"], STAGE_VERSIONS["features"]]
         planned = []
@@ -96,7 +98,15 @@ class BiasRequest:
     def plan(self) -> Plan:
         """What has to be made before anything can be measured."""
         subjects = self.storage.subjects(self.source.fingerprint)
-        return Plan(self.source, subjects, self.storage.frames, self.views, (), ())
+        missing = () if self.scenes == "annotation" else self._digest[1]
+        return Plan(self.source, subjects, self.storage.frames, self.views, (), (), missing)
+
+    @cached_property
+    def _digest(self) -> tuple[str, tuple[Path, ...]]:
+        """Of the backbone's weights, and the file where that is missing."""
+        missing: set[Path] | None = set() if self.without_weights else None
+        digest = planned_digest(*self.backbone, self.weights_dir, missing)
+        return digest, tuple(missing or ())
 
     @property
     def folder(self) -> Path:

@@ -61,10 +61,12 @@ def measure_bias(flags: BiasFlags) -> int:
     request = _request(flags)
     if flags.plan:
         from ccim_ray.console import console, say
-        from ccim_ray.reports.plan_report import plan_table
+        from ccim_ray.reports.plan_report import missing_lines, plan_table
         from ccim_ray.resources import TrialResources
 
         console.print(plan_table(request.plan, request.storage, TrialResources()))
+        for line in missing_lines(request.plan):
+            say(line)
         say(f"measure {', '.join(request.categories)}: seconds, done anew at every run; to {request.folder}")
         return 0
     from ccim_ray.pipeline.context_bias import measure_context_bias  # Ray is slow to import: only where it is used
@@ -105,4 +107,5 @@ def _request(flags: BiasFlags) -> BiasRequest:
         options=options,
         storage=storage,
         weights_dir=Path(weights).expanduser().absolute() if weights else None,
+        without_weights=flags.plan,
     )

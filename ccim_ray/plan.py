@@ -14,7 +14,7 @@ from ccim_ray.deconfounders.registry import deconfounder_card
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import STAGE_VERSIONS, BackboneSettings, DictionarySettings, Experiment
 from ccim_ray.perception.architectures import Output, View, ViewRequest, is_geometry
-from ccim_ray.perception.weight_files import weights_digest
+from ccim_ray.perception.weight_files import planned_digest
 from ccim_ray.prepared import TrialPaths
 from ccim_ray.storage import Storage, read_json, short_digest
 from ccim_ray.trial_folder import Trial, read_result
@@ -71,7 +71,10 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a sweep will do, and where it will lie."""
+    """Everything a sweep will do, and where it will lie.
+
+    ``missing_weights`` are files that the user has to import first; only a plan that is not to be run has any.
+    """
 
     source: DataSource
     subjects: Path
@@ -79,6 +82,7 @@ class Plan:
     views: tuple[PlannedView, ...]
     dictionaries: tuple[PlannedDictionary, ...]
     trials: tuple[PlannedTrial, ...]
+    missing_weights: tuple[Path, ...] = ()
 
     def has_inputs(self) -> bool:
         """Whether everything that the trials learn from is there; some may have been deleted after training."""
@@ -91,7 +95,8 @@ class Plan:
     ) -> Plan:
         """Only what is needed for these views and dictionaries, and no trial."""
         source = replace(self.source, views=frozenset(planned.request.view for planned in views))
-        return Plan(source, storage.subjects(source.fingerprint), self.frames, views, dictionaries, ())
+        subjects = storage.subjects(source.fingerprint)
+        return Plan(source, subjects, self.frames, views, dictionaries, (), self.missing_weights)
 
 
 def make_plan(
@@ -102,14 +107,17 @@ def make_plan(
     weights_dir: Path | None = None,
     options: LoadOptions = AS_PUBLISHED,
     source: DataSource | None = None,
+    *,
+    without_weights: bool = False,
 ) -> Plan:
     """Plan every named setting with every seed; all settings share one dataset.
 
     Args:
         source: of a plan made before, so that the dataset is not read again.
+        without_weights: plan as far as that goes where weight files are missing, and name them.
 
-    Raises RequestError where the dataset cannot be read, a weight file or ``--data-root`` is missing, or a dictionary
-    would be larger than the train split.
+    Raises RequestError where the dataset cannot be read, ``--data-root`` or, unless ``without_weights``, a weight file
+    is missing, or a dictionary would be larger than the train split.
     """
     experiments = [experiment for _, experiment in settings]
     if source is None:
@@ -117,12 +125,13 @@ def make_plan(
     views: dict[str, PlannedView] = {}
     dictionaries: dict[str, PlannedDictionary] = {}
     trials = []
+    missing: set[Path] | None = set() if without_weights else None
 
     def plan_view(view: View, backbone: BackboneSettings, output: Output | None) -> PlannedView:
         depth_model = str(options.depth_model) if view == "depth" and options.depth_model else None
         weights = backbone.weights if output else None
         request = ViewRequest(view, backbone.arch, weights, output or "features", depth_model)
-        digest = weights_digest(backbone.arch, backbone.weights, weights_dir) if output else None
+        digest = planned_digest(backbone.arch, backbone.weights, weights_dir, missing) if output else None
         versions = [STAGE_VERSIONS["views"], STAGE_VERSIONS["features"] if output else None]
         data = source.fingerprint_of([view])
         key = short_digest([data, view, backbone.arch, digest, output, versions, SHARD_SUBJECTS])
@@ -131,8 +140,10 @@ def make_plan(
 
     def plan_input(item: Input, experiment: Experiment) -> PlannedView:
         if is_geometry(item.view):
-            # Regions are boxes in the context picture as its trunk takes it; the others do not depend on any.
-            return plan_view(item.view, experiment.trunks.get("context", experiment.backbone), None)
+            # Regions are boxes in the context picture as its trunk takes it; the others do not depend on any. The
+            # dictionary's backbone must not matter: an ablation that changes it reads the same geometry.
+            own = next(iter(experiment.trunks.values()), experiment.backbone)
+            return plan_view(item.view, experiment.trunks.get("context", own), None)
         output: Output = "map" if item.form == "map" else "features"
         return plan_view(item.view, experiment.trunks[item.view], output if experiment.trainable == "head" else None)
 
@@ -155,7 +166,7 @@ def make_plan(
             card = deconfounder_card(experiment.deconfounder)
             dictionary = plan_dictionary(experiment) if card.uses_dictionary else None
             data = source.fingerprint_of(needed)
-            signature = experiment.signature(data, weight_digests(experiment, weights_dir))
+            signature = experiment.signature(data, weight_digests(experiment, weights_dir, missing))
             paths = TrialPaths(
                 folder=str(storage.trial(signature)),
                 subjects=str(subjects),
@@ -168,7 +179,8 @@ def make_plan(
             state, reason = trial_state(storage.trial(signature))
             trials.append(PlannedTrial(name, trial, state, reason))
     _check_sizes(source, dictionaries.values())
-    return Plan(source, subjects, storage.frames, tuple(views.values()), tuple(dictionaries.values()), tuple(trials))
+    made = (tuple(views.values()), tuple(dictionaries.values()), tuple(trials))
+    return Plan(source, subjects, storage.frames, *made, tuple(sorted(missing or ())))
 
 
 def views_read(experiments: Iterable[Experiment]) -> frozenset[View]:
@@ -201,9 +213,11 @@ def trial_state(folder: Path) -> tuple[str, str | None]:
     return ("started", None) if (folder / "checkpoint.pt").exists() else ("new", None)
 
 
-def weight_digests(experiment: Experiment, weights_dir: Path | None) -> dict[str, str]:
-    """Digest of every weight file that the experiment's result depends on."""
+def weight_digests(
+    experiment: Experiment, weights_dir: Path | None, missing: set[Path] | None = None
+) -> dict[str, str]:
+    """Digest of every weight file that the experiment's result depends on; ``missing`` as of ``planned_digest``."""
     used = dict(experiment.trunks)
     if deconfounder_card(experiment.deconfounder).uses_context:
         used["backbone"] = experiment.backbone  # no view has that name
-    return {name: weights_digest(of.arch, of.weights, weights_dir) for name, of in used.items()}
+    return {name: planned_digest(of.arch, of.weights, weights_dir, missing) for name, of in used.items()}

@@ -42,12 +42,9 @@ class SearchRequest:
         """The experiment whose settings are varied."""
         return self.sweep.bases[0]
 
-    def plan(self) -> Plan:
-        """What all trials share, and no trial: they are proposed one by one.
-
-        Raises RequestError where the dataset, a weight file or a setting is wrong.
-        """
-        return replace(self.sweep.plan(), trials=())
+    def plan(self, *, without_weights: bool = False) -> Plan:
+        """What all trials share, and no trial: they are proposed one by one. Raises RequestError as of a sweep."""
+        return replace(self.sweep.plan(without_weights=without_weights), trials=())
 
     def search_id(self, plan: Plan) -> str:
         """Searches that differ in ``num_samples`` alone are one search, which goes on."""
@@ -66,6 +63,8 @@ class SearchRequest:
 
     def attempts(self, plan: Plan) -> list[Attempt]:
         """The trials so far; creates nothing."""
+        if plan.missing_weights:
+            return []
         return attempts_on_disk(self.study_file(plan), self.search_id(plan), self.space)
 
     def planned(self, plan: Plan, number: int, values: Mapping[str, Any]) -> PlannedTrial:
@@ -73,7 +72,7 @@ class SearchRequest:
         sweep = self.sweep
         named = [(f"trial {number}", self.base.with_changes(**values))]
         where = (sweep.storage, sweep.data_root, sweep.weights_dir, sweep.load_options, plan.source)
-        return make_plan(named, sweep.seeds, *where).trials[0]
+        return make_plan(named, sweep.seeds, *where, without_weights=bool(plan.missing_weights)).trials[0]
 
     def full_plan(self, plan: Plan) -> Plan:
         """The plan with the trials that are done, and as many of the base's kind as may still be asked for."""

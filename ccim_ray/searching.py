@@ -10,7 +10,7 @@ from ccim_ray.console import console, say
 from ccim_ray.deconfounders.registry import deconfounder_card
 from ccim_ray.errors import RequestError
 from ccim_ray.hyperparameters import SearchSpace
-from ccim_ray.reports.plan_report import plan_table
+from ccim_ray.reports.plan_report import missing_lines, plan_table
 from ccim_ray.search_flags import SearchFlags
 from ccim_ray.search_request import SearchRequest, counts
 from ccim_ray.space import Space
@@ -24,9 +24,11 @@ def search(flags: SearchFlags, space: SearchSpace, command: Sequence[str]) -> in
     """
     request = search_request(flags, space, command)
     if flags.plan:
-        plan = request.plan()
+        plan = request.plan(without_weights=True)
         console.print(plan_table(request.full_plan(plan), request.sweep.storage, request.sweep.resources))
         say(counts(request.attempts(plan), request.num_samples))
+        for line in missing_lines(plan):
+            say(line)
         say("ASHA stops trials early, so training takes less than the time above")
         return 0
     from ccim_ray.pipeline.search import run_search  # Ray is slow to import: only where it is used

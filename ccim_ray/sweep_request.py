@@ -38,10 +38,11 @@ class SweepRequest:
         """Processes of a trial, the same for all bases."""
         return self.bases[0].workers
 
-    def plan(self) -> Plan:
-        """Raises RequestError where the dataset, a weight file or a setting is wrong."""
+    def plan(self, *, without_weights: bool = False) -> Plan:
+        """Raises RequestError where the dataset, a setting or, unless ``without_weights``, a weight file is wrong."""
         settings = [setting for base in self.bases for setting in self.space.settings(base).items()]
-        return make_plan(settings, self.seeds, self.storage, self.data_root, self.weights_dir, self.load_options)
+        where = (self.storage, self.data_root, self.weights_dir, self.load_options)
+        return make_plan(settings, self.seeds, *where, without_weights=without_weights)
 
     def parameters(self) -> dict[str, str]:
         """What all bases share, as MLflow shows it."""

@@ -14,7 +14,7 @@ from ccim_ray.console import console, say
 from ccim_ray.experiment import Experiment
 from ccim_ray.inspecting import Inspection
 from ccim_ray.perception.architectures import architecture
-from ccim_ray.reports.plan_report import plan_table
+from ccim_ray.reports.plan_report import missing_lines, plan_table, setting_lines
 from ccim_ray.resources import TrialResources
 from ccim_ray.space import Space
 from ccim_ray.sweep_request import SweepRequest
@@ -30,8 +30,12 @@ def sweep(flags: TrainingFlags, space: Space, command: Sequence[str], inspection
     """
     request = sweep_request(flags, space, command)
     if flags.plan:
-        plan = request.plan()
+        plan = request.plan(without_weights=True)
+        if inspection:
+            inspection.split_of(plan)  # what is wrong is told here too
         console.print(plan_table(plan, request.storage, request.resources))
+        for line in (*setting_lines(plan), *missing_lines(plan)):
+            say(line)
         if space.compares_models:
             from ccim_ray.model_size import size_lines  # torch is slow to import, and other plans do without
 
@@ -49,7 +53,7 @@ def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dic
     Returns the exit status. Raises RequestError for a wrong request or wrong data.
     """
     request = sweep_request(flags, space, command)
-    plan = request.plan()
+    plan = request.plan(without_weights=flags.plan)
     if dictionaries:
         features = tuple(dict.fromkeys(planned.features for planned in plan.dictionaries))
         plan = plan.only(features, plan.dictionaries, request.storage)
@@ -57,6 +61,8 @@ def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dic
         plan = plan.only(plan.views, (), request.storage)
     if flags.plan:
         console.print(plan_table(plan, request.storage, request.resources))
+        for line in missing_lines(plan):
+            say(line)
         return 0
     from ccim_ray.pipeline.cluster import join_cluster
     from ccim_ray.pipeline.preparation import prepare

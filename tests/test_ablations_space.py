@@ -12,6 +12,7 @@ import pytest
 from job_runs import ROOT
 
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
+from ccim_ray.datasets.confounded_scenes.world import write_world
 from ccim_ray.perception.weight_files import available_weights
 from ccim_ray.plan import make_plan
 from ccim_ray.presets import default_experiment, preset
@@ -35,6 +36,19 @@ TABLE_4 = {
     "without_masking": (*WHOLE[:6], "none"),
 }
 """What a row of Table 4 changes, typed here once more."""
+LABELS = {
+    ("0", "default"): "vanilla",
+    ("1", "default"): "CCIM",
+    ("1", "random_dictionary"): "random Z",
+    ("1", "imagenet_pretraining"): "ImageNet Z",
+    ("1", "resnet50_backbone"): "ResNet-50",
+    ("1", "vgg16_backbone"): "VGG-16",
+    ("1", "additive_attention"): "additive attention",
+    ("1", "without_lambda"): "w/o lambda",
+    ("1", "without_prior"): "w/o P(z)",
+    ("1", "without_masking"): "w/o masking",
+}
+"""with_ccim and row -> the setting's name in tables."""
 
 
 def rows_of_ours():
@@ -42,20 +56,20 @@ def rows_of_ours():
         return [row for row in csv.DictReader(stream) if row["method"] in METHODS]
 
 
-def flags_of(name, kind):
-    """The class of a job's flags, out of its script."""
+def job_of(name):
+    """A job's script as a module."""
     spec = util.spec_from_file_location(f"job_{name}", ROOT / "jobs" / f"{name}.py")
     sys.modules[spec.name] = module = util.module_from_spec(spec)  # where dataclass looks its annotations up
     spec.loader.exec_module(module)
-    return getattr(module, kind)
+    return module
 
 
 def planned(dataset):
     """(space, setting, base, experiment) of all that the jobs of Tables 1 to 4 train on the dataset by default."""
     found = []
     for flags, space_of in (
-        (flags_of("compare_baselines", "BaselinesFlags"), lambda base: baselines_space()),
-        (flags_of("run_ablations", "Flags"), lambda base: ablations_space(base.backbone)),
+        (job_of("compare_baselines").BaselinesFlags, lambda base: baselines_space()),
+        (job_of("run_ablations").Flags, lambda base: ablations_space(base.backbone)),
     ):
         for base in flags(dataset=dataset, preset="paper").experiments():
             space = space_of(base)
@@ -137,3 +151,37 @@ def test_on_the_embedded_world_only_what_has_a_stand_in_is_planned(like, tmp_pat
 def test_stand_ins_are_used_for_folders_in_a_real_datasets_format():
     base = default_experiment("caer_s", "quick", None, stand_ins=True)
     assert "ResNet-50" not in ablations_space(base.backbone).changes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_jobs_plan_the_paper_on_files_of_the_real_format_before_any_weight_is_there(
+    dataset, tmp_path, monkeypatch, capsys
+):
+    """What ``--plan --dataset emotic --preset paper`` prints, beside published.csv: the two lists are one."""
+    name, root = DATASETS[dataset], tmp_path / "data"
+    write_world(WorldSettings(like=name, images=500, image_size=64), root)
+    monkeypatch.setenv("CCIM_RAY_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.delenv("CCIM_RAY_STORAGE", raising=False)
+    storage = tmp_path / "runs"
+    shared = ["--plan", "--dataset", name, "--data-root", str(root), "--preset", "paper", "--storage", str(storage)]
+    found = Counter()
+    for job in ("compare_baselines", "run_ablations"):
+        monkeypatch.setattr(sys, "argv", [f"jobs/{job}.py", *shared])
+        assert job_of(job).main() == 0
+        printed = capsys.readouterr().out
+        assert "Still missing in" in printed
+        assert "resnet152_places365.safetensors" in printed
+        for line in printed.splitlines():
+            baseline, separator, settings = line.partition(", seeds 0 1 2 3 4: ")
+            for text in settings.split(", ") if separator else ():
+                setting, _, number = text.removesuffix(" in the paper)").partition(" (")
+                if number:
+                    found[baseline.removesuffix(" (approximate)"), setting, number] += 1
+    wanted = {
+        (METHODS[row["method"]], LABELS[row["with_ccim"], row["setting"]], f"{float(row['value_percent']):.2f}")
+        for row in rows_of_ours()
+        if row["dataset"] == dataset and not row["category"]
+    }
+    assert set(found) == wanted
+    assert not storage.exists()

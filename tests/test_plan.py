@@ -16,6 +16,7 @@ from ccim_ray.datasets.registry import load_dataset
 from ccim_ray.deconfounders.registry import CARDS
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
+from ccim_ray.perception.architectures import is_geometry
 from ccim_ray.plan import make_plan, trial_state, weight_digests
 from ccim_ray.presets import default_experiment
 from ccim_ray.storage import Storage, write_json
@@ -288,6 +289,18 @@ def test_other_weights_of_the_same_name_make_other_features(storage, small_world
     assert body[0] == body[1]
     with pytest.raises(RequestError, match=r"resnet18_places365\.safetensors"):
         make_plan([*real("places365").items()], (0,), storage, small_world, tmp_path)
+    without = make_plan([*real("places365").items()], (0,), storage, small_world, tmp_path, without_weights=True)
+    assert without.missing_weights == (tmp_path / "resnet18_places365.safetensors",)
+    assert len({plan.trials[0].trial.signature for plan in (one, other, without)}) == 3
+    assert one.missing_weights == other.missing_weights == ()
+
+
+def test_geometry_is_planned_once_whatever_backbone_the_dictionary_has(storage, small_world):
+    base = default_experiment("caer_s", "quick", None, "emoticon").with_changes(dictionary__size=8)
+    settings = [(arch, base.with_changes(backbone__arch=arch)) for arch in ("resnet152", "resnet50", "vgg16")]
+    plan = make_plan(settings, (0,), storage, small_world, storage.root, without_weights=True)
+    geometry = [view.request.view for view in plan.views if is_geometry(view.request.view)]
+    assert sorted(geometry) == ["agents", "keypoints"]
 
 
 def test_a_plan_survives_being_asked_for_from_plain_values(storage):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccim_ray.errors import RequestError
@@ -21,6 +21,14 @@ STAND_IN_OUTPUTS = {"scenes": 36, "objects": 16, "bodies": 18}
 """Width of each stand-in's head: scenes, kinds of object, dimensions of an expression."""
 
 PRETRAINING_OUTPUTS = {"places365": 365, "imagenet": 1000}
+
+IMAGENET_FILES = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "resnet152": "resnet152-394f9c45.pth",
+    "vgg16": "vgg16-397923af.pth",
+}
+"""torchvision's downloads of its weights IMAGENET1K_V1, here so that a plan need not import torchvision."""
 
 DETECTOR_FILES = {
     "fasterrcnn_resnet50_fpn": "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
@@ -38,6 +46,10 @@ DEFAULT_POSE_DETECTOR = "keypointrcnn_resnet50_fpn"
 RANDOM_SEED = 0
 
 
+class MissingWeightsError(RequestError):
+    """The user has to put a weight file in its place first; a plan can be made without."""
+
+
 def available_weights(arch: str) -> tuple[str, ...]:
     """Names of the weights that exist for ``arch``; RequestError where ``arch`` is unknown."""
     if arch in DETECTOR_FILES:
@@ -51,7 +63,7 @@ def available_weights(arch: str) -> tuple[str, ...]:
 def weights_path(arch: str, weights: str, weights_dir: Path | None = None) -> Path | None:
     """The file that holds the weights; None where there is none ("random", or not stored: "imagenet", "coco").
 
-    RequestError where the combination does not exist or the places365 file is missing.
+    RequestError where the combination does not exist, MissingWeightsError where the places365 file is missing.
     """
     require_available(arch, weights)
     if weights == "random":
@@ -63,7 +75,7 @@ def weights_path(arch: str, weights: str, weights_dir: Path | None = None) -> Pa
         return path
     if weights in ("imagenet", "coco"):
         return None
-    raise RequestError(
+    raise MissingWeightsError(
         f"weights {weights!r} of {arch} not found at {path}: put the published file there with "
         "jobs/import_weights.py (or name the folder by CCIM_RAY_WEIGHTS); no other weights are used in their place"
     )
@@ -86,8 +98,22 @@ def weights_digest(arch: str, weights: str, weights_dir: Path | None = None) -> 
     if weights == "coco":
         origin = DETECTOR_FILES[arch]
     else:
-        origin = f"seed {RANDOM_SEED}" if weights == "random" else PurePosixPath(imagenet_url(arch)).name
+        origin = f"seed {RANDOM_SEED}" if weights == "random" else IMAGENET_FILES[arch]
     return hashlib.sha256(f"{arch} {weights} {origin}".encode()).hexdigest()
+
+
+def planned_digest(arch: str, weights: str, weights_dir: Path | None, missing: set[Path] | None) -> str:
+    """As ``weights_digest``; a file that is missing is added to ``missing`` instead, where that is given.
+
+    No artefact has a key with the digest that then stands in, so everything that is made with the file is to be made.
+    """
+    try:
+        return weights_digest(arch, weights, weights_dir)
+    except MissingWeightsError:
+        if missing is None:
+            raise
+        missing.add(stored_path(arch, weights, weights_dir))
+        return f"missing: {arch} {weights}"
 
 
 def _stand_in_path(name: str) -> Path:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from ccim_ray.baselines.registry import baseline_label
 from ccim_ray.datasets.confounded_scenes.world import is_complete
 from ccim_ray.datasets.video_frames import needed_frames, open_frames
+from ccim_ray.experiment import Experiment
 from ccim_ray.perception.architectures import architecture, is_geometry
 from ccim_ray.plan import SHARD_SUBJECTS, Plan, PlannedView
 from ccim_ray.rates import REFERENCE_MACHINE, Rates, rate_of_training
+from ccim_ray.reports.published import published_of
 from ccim_ray.resources import TrialResources
 from ccim_ray.storage import Storage
 
@@ -75,7 +78,7 @@ def plan_rows(plan: Plan) -> list[PlanRow]:
         )
     if plan.dictionaries:
         missing = [planned for planned in plan.dictionaries if not planned.path.exists()]
-        sizes = ", ".join(str(planned.settings.size) for planned in missing)
+        sizes = ", ".join(map(str, sorted({planned.settings.size for planned in missing})))
         rows.append(
             PlanRow(
                 "cluster",
@@ -132,6 +135,32 @@ def plan_table(plan: Plan, storage: Storage, resources: TrialResources) -> Table
         "- : nothing to do, or next to no time; ? : not measured yet"
     )
     return table
+
+
+def setting_lines(plan: Plan) -> list[str]:
+    """A line a baseline: its seeds and settings, each with the paper's mAP or accuracy where that has it."""
+    lines = []
+    for baseline in dict.fromkeys(planned.baseline for planned in plan.trials):
+        trials = [planned for planned in plan.trials if planned.baseline == baseline]
+        seeds = sorted({planned.seed for planned in trials})
+        settings = {planned.setting: planned.trial.experiment for planned in trials}
+        named = [setting + _in_the_paper(experiment) for setting, experiment in settings.items()]
+        of_seeds = f"{'seed' if len(seeds) == 1 else 'seeds'} {' '.join(map(str, seeds))}"
+        lines.append(f"{baseline_label(baseline)}, {of_seeds}: {', '.join(named)}")
+    return lines
+
+
+def missing_lines(plan: Plan) -> list[str]:
+    """A line for the weight files that have to be imported before the plan can be run."""
+    if not plan.missing_weights:
+        return []
+    folder, names = plan.missing_weights[0].parent, ", ".join(path.name for path in plan.missing_weights)
+    return [f"Still missing in {folder}: {names}. Import the published files with jobs/import_weights.py first."]
+
+
+def _in_the_paper(experiment: Experiment) -> str:
+    score = published_of(experiment).get("")
+    return "" if score is None else f" ({100 * score:.2f} in the paper)"
 
 
 def _bytes_of_a_row(view: PlannedView) -> float:

@@ -13,7 +13,14 @@ import ccim_ray
 from ccim_ray.errors import RequestError
 from ccim_ray.perception import weights as weights_module
 from ccim_ray.perception.backbones import ThinResNet
-from ccim_ray.perception.weight_files import STAND_IN_OUTPUTS, available_weights, weights_digest, weights_path
+from ccim_ray.perception.weight_files import (
+    IMAGENET_FILES,
+    STAND_IN_OUTPUTS,
+    available_weights,
+    imagenet_url,
+    weights_digest,
+    weights_path,
+)
 from ccim_ray.perception.weights import load_backbone
 
 
@@ -133,6 +140,11 @@ def test_random_weights_are_the_same_every_time_and_leave_the_generator_alone():
 def test_random_weights_have_no_head():
     with pytest.raises(RequestError, match=r"no trained head.*places365, imagenet$"):
         load_backbone("resnet18", "random", keep_head=True)
+
+
+@pytest.mark.parametrize("arch", IMAGENET_FILES)
+def test_imagenets_files_are_those_that_torchvision_downloads(arch):
+    assert imagenet_url(arch).endswith(f"/{IMAGENET_FILES[arch]}")
 
 
 def test_imagenet_uses_torchs_download_cache(tmp_path, monkeypatch):
