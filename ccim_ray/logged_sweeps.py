@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -24,6 +24,8 @@ STATES: dict[str, State] = {"FINISHED": "done", "FAILED": "failed", "KILLED": "i
 
 PARENTS = ("sweep", "search")
 """Kinds of runs whose children are trials."""
+
+OF_A_SEARCH = "a search chose among these trials by these scores of the validation split: no test result"
 
 USUAL_REFERENCE = "vanilla"
 """What deltas are taken from where an older version did not log it."""
@@ -73,15 +75,23 @@ class LoggedSweep:
         """The dataset of all trials."""
         return ", ".join(dict.fromkeys(run.params["dataset"] for run in self.runs if "dataset" in run.params))
 
+    @property
+    def is_search(self) -> bool:
+        """Whether the trials are those of a hyper-parameter search, a setting each."""
+        return self.parent is not None and self.parent.tags.get("ccim.kind") == "search"
+
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What must be known wherever the numbers stand, such as "format unverified"."""
-        return tuple(dict.fromkeys(run.tags["ccim.note"] for run in self.runs if run.tags.get("ccim.note")))
+        of_runs = dict.fromkeys(run.tags["ccim.note"] for run in self.runs if run.tags.get("ccim.note"))
+        return (*([OF_A_SEARCH] if self.is_search else []), *of_runs)
 
     @cached_property
     def settings(self) -> dict[Key, int | None]:
         """Every setting of every baseline and its place on the axis, in the order asked, then in that of the runs."""
         asked = {(each.label, each.setting): each.axis for each in self.description.asked}
+        if self.is_search:
+            return {(trial.label, trial.setting): None for trial in self.trials if trial.state == "done"}
         return asked | {key: None for trial in self.trials if (key := (trial.label, trial.setting)) not in asked}
 
     @cached_property
@@ -142,6 +152,8 @@ class LoggedSweep:
     @cached_property
     def splits(self) -> tuple[str, ...]:
         """The test splits, in the order in which they are read; the validation split where trials have no other."""
+        if self.is_search:
+            return ("val",)
         found = (name.rpartition("/") for name in self.metric_names)
         splits = {split for split, _, metric in found if metric == self.metric and split != "train"}
         tests = {split for split in splits if split.startswith("test")}
@@ -149,7 +161,9 @@ class LoggedSweep:
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
-        """Categories that some test split has a number for, by name."""
+        """Categories that some test split has a number for, by name; a search is not about any."""
+        if self.is_search:
+            return ()
         starts = tuple(f"{split}/{self.category_metric}/" for split in self.splits)
         return tuple(sorted({name.split("/", 2)[2] for name in self.metric_names if name.startswith(starts)}))
 
@@ -163,7 +177,7 @@ class LoggedSweep:
         """Rows of the paper's metric and then of the others, each metric's constants last."""
         names = [
             f"{split}/{metric}"
-            for metric in (self.metric, *SECONDARY_METRICS)
+            for metric in (self.metric, *(() if self.is_search else SECONDARY_METRICS))
             for split in self.splits
             if f"{split}/{metric}" in self.metric_names
         ]
@@ -185,7 +199,7 @@ class LoggedSweep:
     @cached_property
     def gains(self) -> tuple[Gain, ...]:
         """Every setting's gain in mAP without each single category; nothing where subjects have one label."""
-        if self.metric != "mAP":
+        if self.metric != "mAP" or self.is_search:
             return ()
         return tuple(
             gain
@@ -243,7 +257,27 @@ def _sweep(experiment: str, parent: LoggedRun | None, runs: Sequence[LoggedRun])
             "command again, which writes it anew"
         ) from error
     trials = [_trial(run, description.asked) for run in runs]
+    if parent and parent.tags.get("ccim.kind") == "search":
+        trials = [
+            replace(trial, setting=trial.setting + values) for trial, values in zip(trials, _varied(runs), strict=True)
+        ]
     return LoggedSweep(experiment, parent, tuple(_without_superseded(trials)), description)
+
+
+def _varied(runs: Sequence[LoggedRun]) -> list[str]:
+    """For each trial of a search the values of what differs among its trials, in words."""
+    names = dict.fromkeys(name for run in runs for name in run.params if name != "seed")
+    varied = [name for name in names if len({run.params.get(name) for run in runs}) > 1]
+    texts = [", ".join(f"{name} {_short(run.params[name])}" for name in varied if name in run.params) for run in runs]
+    return [f": {text}" if text else "" for text in texts]
+
+
+def _short(value: str) -> str:
+    """A number in three digits; any other text as it is."""
+    try:
+        return value if value.isdecimal() else f"{float(value):.3g}"
+    except ValueError:
+        return value
 
 
 def _trial(run: LoggedRun, asked: Sequence[AskedSetting]) -> LoggedTrial:

@@ -109,6 +109,25 @@ def test_runs_of_an_older_version_and_trials_without_their_sweep_are_reported_to
         assert [row.delta for row in sweep.rows if row.setting == "CCIM N=64"] == pytest.approx([0.1, 0.1])
 
 
+def test_a_search_shows_validation_alone_with_what_each_trial_had(tracker):
+    parent = tracker.open_parent("search1", "hyperparameters of emot_net", {}, {}, "search")
+    for number, (rate, value) in enumerate((("0.00123456", 0.5), ("0.01", 0.6), ("0.1", 0.1))):
+        stopped = number == 2
+        ending = {"status": "KILLED", "reason": "stopped: after epoch 3 of 15"} if stopped else {}
+        run = log_trial(tracker, parent, f"trial {number}", 0, metrics_of(value), **ending)
+        tracker._client.log_param(run, "learning_rate", rate)
+        tracker._client.log_param(run, "batch_size", "64")
+    (sweep,) = read(tracker)
+    assert [(row.setting, row.metric, row.mean) for row in sweep.rows] == [
+        ("trial 0: learning_rate 0.00123", "val/accuracy", pytest.approx(0.8)),
+        ("trial 1: learning_rate 0.01", "val/accuracy", pytest.approx(0.9)),
+    ]
+    assert {(row.reference_setting, row.delta) for row in sweep.rows} == {(None, None)}
+    assert [trial.state for trial in sweep.unfinished] == ["stopped"]
+    assert (sweep.category_rows, sweep.gains) == ((), ())
+    assert "no test result" in sweep.notes[0]
+
+
 def test_a_tag_of_somebody_else_is_one_line(tracker):
     tracker.open_parent("odd", "a sweep", {}, {"ccim.asked.0": "{"})
     with pytest.raises(RequestError, match=rf"a run of {tracker.experiment} in MLflow has a tag"):

@@ -119,7 +119,7 @@ def build_rows(
         dataset, baseline: named in every row.
         results: what was measured; a value that is missing or not finite counts as not measured.
         metrics: the metrics to show.
-        reference_setting: what deltas are taken from; its own row has none.
+        reference_setting: what deltas are taken from; its own row has none. Empty for no deltas.
         published: the paper's value, a fraction, for (setting, metric) where it has one.
     """
     rows: list[ResultRow] = []
@@ -127,7 +127,9 @@ def build_rows(
         measured = {setting: _finite_values(seeds, metric) for setting, seeds in results.items()}
         reference = measured.get(reference_setting, {})
         deltas = {
-            setting: _paired(values, reference) for setting, values in measured.items() if setting != reference_setting
+            setting: _paired(values, reference)
+            for setting, values in measured.items()
+            if reference_setting and setting != reference_setting
         }
         for setting, values in measured.items():
             summary = summarise(list(values.values())) if values else None
