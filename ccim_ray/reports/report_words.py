@@ -56,6 +56,8 @@ def verdicts(sweep: LoggedSweep) -> Iterator[tuple[str, str]]:
         untested = [row for row in compared if row.mark == "?"]
         if not compared:
             best = [row for row in group if row.n_seeds and row.mean is not None]
+            if sweep.is_search and best:
+                best = [max(best, key=lambda row: row.mean or 0.0)]
             shown = "; ".join(": ".join(cells_with_baseline(row, group, ["setting", "mean ± sd"])) for row in best)
             yield heading, shown or "nothing was measured"
         elif len(untested) == len(compared):
