@@ -26,12 +26,14 @@ from ccim_ray.datasets.confounded_scenes.render import render, render_object
 from ccim_ray.datasets.confounded_scenes.scenes import SCENE_NAMES
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.images import crop_square
+from ccim_ray.errors import RequestError
 from ccim_ray.perception.architectures import architecture
 from ccim_ray.perception.backbones import Backbone, ThinResNet
 from ccim_ray.perception.weight_files import STAND_IN_OUTPUTS
 from ccim_ray.storage import atomic_path
 
 ARCH = "thin_resnet"
+FEWEST_PICTURES = 100
 HELD_OUT_SHARE = 0.125
 BATCH_SIZE = 96
 LEARNING_RATE = 2e-3
@@ -90,7 +92,12 @@ class StandIn:
 
 
 def draw_pictures(count: int, seed: int, image_size: int = 128) -> PretrainingPictures:
-    """Draw ``count`` pictures of each kind, half with the 7 and half with the 26 categories' expressions."""
+    """Draw ``count`` pictures of each kind, half with the 7 and half with the 26 categories' expressions.
+
+    Raises RequestError for too few to hold some out.
+    """
+    if count < FEWEST_PICTURES:
+        raise RequestError(f"--pictures {count}: give a whole number from {FEWEST_PICTURES}")
     generator = np.random.default_rng([seed, count])
     side = architecture(ARCH).input_size
     shape = (count, side, side, 3)

@@ -44,3 +44,12 @@ def test_missing_dataset_folder(tmp_path: Path) -> None:
         str(tmp_path),
     )
     assert_one_line(ended, str(tmp_path / "none"), "--data-root")
+
+
+def test_a_plan_tells_the_mistake_that_the_run_would(tmp_path: Path) -> None:
+    ended = run_job("inspect_models", *TINY, "--storage", str(tmp_path), "--split", "tset", "--plan")
+    assert_one_line(ended, "--split tset", "test_do")
+
+
+def test_too_few_pictures_for_stand_ins(tmp_path: Path) -> None:
+    assert_one_line(run_job("pretrain_stand_ins", "--out", str(tmp_path), "--pictures", "0"), "--pictures 0")
