@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def environment_tags(gpu_names: Sequence[str] = (), plug_ins: Mapping[str, str] 
     tags = {"ccim.version.python": platform.python_version()}
     for package in ("ccim_ray", "torch", "ray", "mlflow"):
         with contextlib.suppress(PackageNotFoundError):
-            tags[f"ccim.version.{package}"] = version(package)
+            tags[f"ccim.version.{package}"] = _version(package)
     tags |= {f"ccim.version.{package}": of_package for package, of_package in (plug_ins or {}).items()}
     tags["ccim.cpu_count"] = str(os.cpu_count())
     tags["ccim.cpu_model"] = _cpu_model()
@@ -34,6 +35,12 @@ def environment_tags(gpu_names: Sequence[str] = (), plug_ins: Mapping[str, str] 
     return {name: value for name, value in tags.items() if value}
 
 
+@cache
+def _version(package: str) -> str:
+    return version(package)
+
+
+@cache
 def _cpu_model() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -42,8 +49,12 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+@cache
 def _git(*arguments: str) -> str:
-    """Answer of git about the checkout that holds this package; empty where there is none, or no git."""
+    """Answer of git about the checkout that holds this package; empty where there is none, or no git.
+
+    Asked once: the code that runs is that of the process's start.
+    """
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

@@ -277,11 +277,10 @@ def _accuracy(scores_SK: Array, targets_SK: Array) -> float:
 
 
 def _recall_per_category(scores_SK: Array, targets_SK: Array) -> dict[int, float]:
-    from sklearn.metrics import recall_score
-
-    present = _defined(targets_SK)
-    recalls = recall_score(targets_SK.argmax(1), scores_SK.argmax(1), labels=present, average=None)
-    return {k: float(value) for k, value in zip(present, recalls, strict=True)}
+    target_S, num_categories = targets_SK.argmax(1), targets_SK.shape[1]
+    subjects_K = np.bincount(target_S, minlength=num_categories)
+    hits_K = np.bincount(target_S[scores_SK.argmax(1) == target_S], minlength=num_categories)
+    return {k: float(hits_K[k] / subjects_K[k]) for k in _defined(targets_SK)}
 
 
 def _defined(targets_SK: Array) -> list[int]:

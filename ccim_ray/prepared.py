@@ -6,11 +6,11 @@ Shape suffixes: S subjects, K categories, D feature, H height, W width, C colour
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ccim_ray.confounders import ConfounderDictionary
 
 Array = npt.NDArray[Any]
+Held = TypeVar("Held")
 SHARD_COLUMNS = ["subject_id", "reason", "rows"]
 
 
@@ -234,15 +235,37 @@ class TrialPaths:
 
     def read(self) -> TrialInputs:
         """Read the inputs. Raises RequestError for missing or damaged files."""
+        return ResidentInputs().read(self)
+
+
+class ResidentInputs:
+    """Inputs that stay in memory, for trials that follow each other in one process: no file is read twice."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, ...], Any] = {}
+
+    def read(self, paths: TrialPaths) -> TrialInputs:
+        """The inputs of a trial. Raises RequestError for missing or damaged files."""
         from ccim_ray.confounders import ConfounderDictionary  # torch: not needed to plan
 
-        index = read_subject_index(Path(self.subjects))
-        views = {name: read_shards(Path(folder), index.subject_ids) for name, folder in self.views.items()}
-        dictionary = ConfounderDictionary.load(Path(self.dictionary)) if self.dictionary else None
-        if self.context:
-            features = read_shards(Path(self.context), index.subject_ids)
-            views |= _context_views(features, dictionary, self.context_inputs)
+        index = self._once(lambda: read_subject_index(Path(paths.subjects)), paths.subjects)
+        views = {name: self._rows(folder, paths.subjects, index) for name, folder in paths.views.items()}
+        file = paths.dictionary
+        dictionary = self._once(lambda: ConfounderDictionary.load(Path(file)), file) if file else None
+        if paths.context:
+            features = self._rows(paths.context, paths.subjects, index)
+            key = (paths.context, paths.subjects, file or "", *paths.context_inputs)
+            views |= self._once(lambda: _context_views(features, dictionary, paths.context_inputs), *key)
         return TrialInputs(index, views, dictionary)
+
+    def _rows(self, folder: str, subjects: str, index: SubjectIndex) -> ViewRows:
+        return self._once(lambda: read_shards(Path(folder), index.subject_ids), folder, subjects)
+
+    def _once(self, read: Callable[[], Held], *key: str) -> Held:
+        if key not in self._held:
+            self._held[key] = read()
+        held: Held = self._held[key]
+        return held
 
 
 def _context_views(

@@ -45,6 +45,7 @@ class Recorder:
         tags: stamped on every trial's run.
         validation_only: record nothing of the test splits, nor the model: what chooses among trials by MLflow then
             chooses by validation.
+        numbers_only: record no model, dictionary and pictures, which take longer than training a head.
     """
 
     tracker: Tracker
@@ -52,6 +53,7 @@ class Recorder:
     trials: Sequence[PlannedTrial]
     tags: Mapping[str, str]
     validation_only: bool = False
+    numbers_only: bool = False
     _runs: dict[str, TrialRun] = field(default_factory=dict, init=False)
     _ended: queue.Queue[str] = field(default_factory=queue.Queue, init=False)
     _closing: threading.Event = field(default_factory=threading.Event, init=False)
@@ -165,12 +167,13 @@ class Recorder:
         run = self._run(planned)
         self.tracker.replay(run, folder / "journal.jsonl")
         result = read_result(folder)
-        if result and result.status == "done" and not self.validation_only:
+        if result and result.status == "done" and not (self.validation_only or self.numbers_only):
             self.tracker.log_final(run, result.metrics)
             self._log_artifacts(run, planned, folder)
         elif result and result.status == "done":
-            of_val = {name: value for name, value in result.metrics.items() if name.startswith("val/")}
-            self.tracker.log_final(run, of_val)
+            of = "val/" if self.validation_only else ""
+            shown = {name: value for name, value in result.metrics.items() if name.startswith(of)}
+            self.tracker.log_final(run, shown)
             self.tracker.log_artifacts(run.run_id, [folder / "experiment.json"], "config")
         status = _RUN_STATUS.get(state, "FAILED")
         self.tracker.finish(run.run_id, status, f"{state}: {reason}" if reason else None)

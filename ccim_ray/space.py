@@ -23,6 +23,8 @@ class Space:
         axis_label: what the axis shows.
         per_category: whether the report holds every category's own metric too.
         compares_models: whether ``--plan`` shows how large each model is, which takes the seconds to build it.
+        preview: whether it screens many heads: they are trained as one grid, MLflow gets their numbers but no models,
+            and only the best are printed, with how well they rank what training end to end gives.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Space:
     axis_label: str
     per_category: bool = False
     compares_models: bool = False
+    preview: bool = False
 
     def settings(self, base: Experiment) -> dict[str, Experiment]:
         """The experiment of every setting. Raises RequestError where a change is not valid."""

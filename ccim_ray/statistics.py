@@ -133,6 +133,47 @@ def holm(p_values: Sequence[float | None], family: int | None = None) -> list[fl
     return adjusted
 
 
+@dataclass(frozen=True, slots=True)
+class RankAgreement:
+    """How alike two lists rank the same things: 1 the same order, -1 the opposite one, around 0 no relation.
+
+    Attributes:
+        n: things ranked.
+        spearman: Spearman's rho; ``ci_low`` and ``ci_high`` its 95 % interval, None for fewer than 4.
+        kendall: Kendall's tau-b; ``p`` that of its two-sided test against no relation.
+    """
+
+    n: int
+    spearman: float
+    ci_low: float | None
+    ci_high: float | None
+    kendall: float
+    p: float
+
+
+def rank_agreement(values: Values, others: Values) -> RankAgreement | None:
+    """Spearman's and Kendall's rank correlation of two lists, by position.
+
+    The interval is Bonett and Wright's (Psychometrika 65, 2000), on Fisher's scale. None where there are fewer than
+    3 values, or all of a list are equal. Raises ValueError where the lists differ in length or hold a value that is
+    not finite.
+    """
+    from scipy.stats import kendalltau, norm, spearmanr
+
+    if len(values) != len(others):
+        raise ValueError(f"{len(values)} values cannot be ranked beside {len(others)}")
+    if len(values) < 3 or len(set(values)) == 1 or len(set(others)) == 1:
+        return None
+    sample, other = _sample(values), _sample(others)
+    rho, tau = float(spearmanr(sample, other).statistic), kendalltau(sample, other)
+    low, high = None, None
+    if len(sample) > 3:
+        centre = np.arctanh(np.clip(rho, -1 + 1e-9, 1 - 1e-9))
+        half = norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((1 + rho**2 / 2) / (len(sample) - 3))
+        low, high = float(np.tanh(centre - half)), float(np.tanh(centre + half))
+    return RankAgreement(len(sample), rho, low, high, float(tau.statistic), float(tau.pvalue))
+
+
 def _sample(values: Values) -> npt.NDArray[np.float64]:
     sample = np.asarray(values, np.float64)
     if sample.ndim != 1 or sample.size == 0:

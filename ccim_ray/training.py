@@ -58,6 +58,7 @@ def train(
     folder: Path,
     process: Process = ALONE,
     on_epoch: Callable[[int, Metrics], None] = lambda epoch, metrics: None,
+    checkpoint_seconds: float = 0.0,
 ) -> TrialResult:
     """Train, select on validation, test once; resume from ``folder`` where a checkpoint lies.
 
@@ -68,7 +69,9 @@ def train(
         build: makes the untrained model; called after seeding.
         folder: holds the checkpoint, the best weights and the journal; written by rank 0 alone.
         on_epoch: told of every finished epoch, on rank 0.
+        checkpoint_seconds: shortest time between two checkpoints; 0 writes one after every epoch.
     """
+    checkpoint_written = time.perf_counter()
     torch.manual_seed(_seed_of(experiment.seed, -1, 0))
     recogniser = build().to(process.device)
     optimiser = make_optimiser(experiment, recogniser)
@@ -118,7 +121,9 @@ def train(
         if process.rank == 0:
             with Journal(folder / "journal.jsonl") as journal:
                 journal.append(state.epoch - 1, metrics)
-            save_checkpoint(folder / "checkpoint.pt", state, recogniser, optimiser)
+            if time.perf_counter() - checkpoint_written >= checkpoint_seconds:
+                save_checkpoint(folder / "checkpoint.pt", state, recogniser, optimiser)
+                checkpoint_written = time.perf_counter()
             on_epoch(state.epoch - 1, metrics)
 
     if process.rank != 0:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ccim_ray.command_line import Count, TrainingFlags
+from ccim_ray.command_line import Count, Integers, TrainingFlags
 from ccim_ray.errors import RequestError
 
 if TYPE_CHECKING:
@@ -64,6 +64,19 @@ class DeconfoundersFlags(BaselinesFlags):
         """The base experiment with this dictionary. Raises RequestError for values that are not valid."""
         changes = {} if self.dictionary_size is None else {"dictionary__size": self.dictionary_size}
         return super().experiment().with_changes(**changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewFlags(TrainingFlags):
+    """Flags of the job that screens heads."""
+
+    sizes: Integers = None
+    """Dictionary sizes N to try."""
+
+    def _trainable(self) -> str:
+        if self.trainable not in (None, "head"):
+            raise RequestError(f"--trainable {self.trainable}: a preview trains heads; the other sweeps train all too")
+        return "head"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from ccim_ray.intervention import CCIM, Projection
 from ccim_ray.perception.architectures import architecture
 from ccim_ray.perception.backbones import Backbone, build_backbone
 from ccim_ray.perception.weights import load_backbone
-from ccim_ray.prepared import TrialInputs
+from ccim_ray.prepared import TrialInputs, TrialPaths
 from ccim_ray.recogniser import Recogniser
 from ccim_ray.storage import write_json
 from ccim_ray.training import ALONE, Process, train
@@ -98,8 +98,14 @@ def run_trial(
     trial: Trial,
     process: Process = ALONE,
     on_epoch: Callable[[int, Metrics], None] = lambda epoch, metrics: None,
+    read: Callable[[TrialPaths], TrialInputs] = TrialPaths.read,
+    checkpoint_seconds: float = 0.0,
 ) -> TrialResult:
     """Train one trial, or go on with it; rank 0 writes ``result.json`` last, whose presence means "done".
+
+    Args:
+        read: gives the inputs; ``ResidentInputs.read`` keeps them for the process's next trial.
+        checkpoint_seconds: shortest time between two checkpoints; 0 writes one after every epoch.
 
     Raises RequestError for inputs that are missing or damaged.
     """
@@ -107,13 +113,18 @@ def run_trial(
     with _alone_in(folder) if process.rank == 0 else nullcontext():
         ended = read_result(folder)
         # Another job may have trained it meanwhile, or this process died after it had written the result.
-        return ended or _train_and_write(trial, folder, process, on_epoch)
+        return ended or _train_and_write(trial, folder, process, on_epoch, read, checkpoint_seconds)
 
 
 def _train_and_write(
-    trial: Trial, folder: Path, process: Process, on_epoch: Callable[[int, Metrics], None]
+    trial: Trial,
+    folder: Path,
+    process: Process,
+    on_epoch: Callable[[int, Metrics], None],
+    read: Callable[[TrialPaths], TrialInputs],
+    checkpoint_seconds: float,
 ) -> TrialResult:
-    inputs = trial.paths.read()
+    inputs = read(trial.paths)
     weights_dir = Path(trial.weights_dir) if trial.weights_dir else None
     experiment = trial.experiment
 
@@ -129,7 +140,7 @@ def _train_and_write(
         tags = environment_tags(gpus, experiment.plug_ins()) | {"ccim.device": process.device.type}
         write_json(folder / "environment.json", tags)
         describe_model(folder, experiment, inputs.index.categories, inputs.index.multi_label)
-    result = train(experiment, inputs, build, folder, process, on_epoch)
+    result = train(experiment, inputs, build, folder, process, on_epoch, checkpoint_seconds)
     if process.rank == 0:
         write_json(folder / "result.json", result.as_dict())
         (folder / "checkpoint.pt").unlink(missing_ok=True)  # nothing is left to go on with

@@ -12,15 +12,18 @@ from pathlib import Path
 
 from ccim_ray.console import console, say
 from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.end_to_end_results import end_to_end_results
 from ccim_ray.environment import environment_tags
 from ccim_ray.inspecting import Inspection
 from ccim_ray.perception.weight_files import file_digest
 from ccim_ray.pipeline.cluster import join_cluster, leave_on_sigterm
+from ccim_ray.pipeline.head_grid import run_head_grid
 from ccim_ray.pipeline.preparation import prepare
 from ccim_ray.pipeline.trials import run_trials
 from ccim_ray.plan import Plan, PlannedTrial, trial_state
 from ccim_ray.rates import Rates, rate_of_training
 from ccim_ray.recording import Recorder, Status, run_title
+from ccim_ray.reports.preview_report import preview_report
 from ccim_ray.reports.sweep_report import SweepReport, write_sweep_report
 from ccim_ray.resources import ClusterResources
 from ccim_ray.results import (
@@ -97,7 +100,7 @@ def _recording(request: SweepRequest, plan: Plan, tracker: Tracker) -> Iterator[
     asked = description_tags(request.space, _ledger(request, plan))
     tags = tags_of(request, plan) | asked | environment_tags(plug_ins=request.plug_ins())
     parent = tracker.open_parent(request.sweep_id(plan), name, request.parameters(), tags)
-    recorder = Recorder(tracker, parent, plan.trials, tags_of(request, plan))
+    recorder = Recorder(tracker, parent, plan.trials, tags_of(request, plan), numbers_only=request.space.preview)
     recorder.start()
     status: Status = "KILLED"
     try:
@@ -134,6 +137,9 @@ def _train(
     for _, group in groupby(sorted(to_run, key=kind), key=kind):
         trials = [planned.trial for planned in group]
         started = time.monotonic()
+        if request.space.preview:
+            run_head_grid(trials, cluster, request.resources, on_end)
+            continue
         run_trials(trials, request.storage, cluster, request.resources, on_end)
         epochs = sum(trial.experiment.epochs for trial in trials)
         Rates(request.storage.rates).record(
@@ -163,6 +169,10 @@ def _report(
     notes = notes_of(dataset, published)
     constants = reference_rows(dataset, one)
     report = write_sweep_report(folder, space, measured, constants, by_category, axis, notes, gains)
+    if space.preview:
+        base = request.bases[0]
+        end_to_end = end_to_end_results(space.settings(base), trials_folder, plan.source, request.weights_dir)
+        report = preview_report(report, space, results[base.baseline], measured, constants, end_to_end, notes)
     return report, mean_metrics(measured), constant_tags(constants)
 
 

@@ -1,0 +1,93 @@
+"""The head grid: many head trials in a few processes that live as long as the grid and keep the features in memory.
+
+A trial is the very function that a sweep runs, in the same folder: its result is bitwise that of a trial of its own,
+and a sweep afterwards finds it done. What is saved is everything around the training: starting, reading the features,
+and a checkpoint after each of many short epochs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+
+from ccim_ray.errors import RequestError
+from ccim_ray.pipeline.trials import ATTEMPTS, write_failure
+from ccim_ray.resources import ClusterResources, TrialResources
+from ccim_ray.trial_folder import Trial
+
+CHECKPOINT_SECONDS = 10.0
+"""Most that a killed grid has to train again of each trial that ran; most trials are shorter than this."""
+
+
+def run_head_grid(
+    trials: Sequence[Trial],
+    cluster: ClusterResources,
+    resources: TrialResources,
+    on_end: Callable[[Trial, str | None], None],
+) -> None:
+    """Run all head trials; ``on_end`` hears of each at once, with the reason of a failure or None.
+
+    A failed trial leaves ``failure.json`` in its folder. One whose process dies is run again, ATTEMPTS times in all.
+    """
+    gpus = resources.gpus(cluster)
+    options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": ATTEMPTS - 1}
+    actor = ray.remote(**options)(_HeadTrainer)
+    count = min(len(trials), resources.concurrent(cluster, 1))
+    waiting = deque(trials)
+    trainers: list[Any] = [actor.remote(gpus > 0) for _ in range(count)]
+    idle = deque(trainers)
+    running: dict[Any, tuple[Trial, Any]] = {}
+    try:
+        while waiting or running:
+            while waiting and idle:
+                trial, trainer = waiting.popleft(), idle.pop()
+                running[trainer.train.remote(trial)] = trial, trainer
+            (ended, *_), _ = ray.wait(list(running), num_returns=1)
+            trial, trainer = running.pop(ended)
+            idle.append(trainer)
+            reason = _reason(ended)
+            if reason:
+                write_failure(trial, reason)
+            on_end(trial, reason)
+    finally:
+        for trainer in trainers:
+            ray.kill(trainer)
+
+
+def _reason(ended: Any) -> str | None:
+    """Why the trial failed; None where it did not."""
+    try:
+        reason: str | None = ray.get(ended)
+    except ray.exceptions.RayTaskError as error:
+        return str(error).strip().splitlines()[-1]
+    except ray.exceptions.RayError:
+        return f"its process died {ATTEMPTS} times or did not start; the machine may be out of memory"
+    return reason
+
+
+class _HeadTrainer:
+    """Trains one trial after the other in a process of its own."""
+
+    def __init__(self, on_gpu: bool) -> None:
+        import torch
+
+        from ccim_ray.prepared import ResidentInputs
+        from ccim_ray.training import Process
+        from ccim_ray.trial import threads_of_a_trial
+
+        threads_of_a_trial()
+        self._process = Process(device=torch.device("cuda" if on_gpu else "cpu"))
+        self._inputs = ResidentInputs()
+
+    def train(self, trial: Trial) -> str | None:
+        """What is wrong with the trial's inputs or folder, or None."""
+        from ccim_ray.trial import run_trial
+
+        try:
+            run_trial(trial, self._process, read=self._inputs.read, checkpoint_seconds=CHECKPOINT_SECONDS)
+        except RequestError as error:
+            return str(error)
+        return None
