@@ -10,6 +10,7 @@ from typing import Any
 
 from ccim_ray.baselines.registry import inputs_of
 from ccim_ray.data_source import DataSource
+from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.plan import weight_digests
 from ccim_ray.reports.tables import Results
@@ -55,7 +56,9 @@ def end_to_end_results(
 ) -> list[EndToEnd]:
     """Finished trials end to end of these settings on the same data, those trained alike together, most settings first.
 
-    Raises RequestError where a trial's files are damaged, or a weight file that it started from is gone.
+    What cannot be compared is left out: other data, weights or code, or a trial whose weight files are gone.
+
+    Raises RequestError where a trial's files are damaged.
     """
     setting_of = {_model_key(experiment): name for name, experiment in settings.items()}
     groups: dict[str, tuple[Experiment, dict[str, dict[int, dict[str, float]]]]] = {}
@@ -64,9 +67,13 @@ def end_to_end_results(
         result = read_result(path.parent) if values.get("trainable") == "all" else None
         if result is None or result.status != "done":
             continue
-        experiment = Experiment.parse(values)
+        try:
+            experiment = Experiment.parse(values)
+            same_data = _signature(experiment, source, weights_dir) == path.parent.name
+        except RequestError:  # of another version, or started from weights that are not here any more
+            continue
         setting = setting_of.get(_model_key(experiment))
-        if setting is None or not _same_data(experiment, path.parent.name, source, weights_dir):
+        if setting is None or not same_data:
             continue
         _, results = groups.setdefault(_training_key(experiment), (experiment, {}))
         results.setdefault(setting, {})[experiment.seed] = result.metrics
@@ -74,10 +81,10 @@ def end_to_end_results(
     return sorted(found, key=lambda group: -len(group.results))
 
 
-def _same_data(experiment: Experiment, signature: str, source: DataSource, weights_dir: Path | None) -> bool:
-    """Whether on this data, with these weights and this version, the trial would lie where it lies."""
+def _signature(experiment: Experiment, source: DataSource, weights_dir: Path | None) -> str:
+    """Where the trial would lie, trained now on this data."""
     views = {item.view for item in inputs_of(experiment.baseline, experiment.baseline_options)}
-    return experiment.signature(source.fingerprint_of(views), weight_digests(experiment, weights_dir)) == signature
+    return experiment.signature(source.fingerprint_of(views), weight_digests(experiment, weights_dir))
 
 
 def _model_key(experiment: Experiment) -> str:

@@ -1,0 +1,95 @@
+"""The head grid ends as trials of their own do, and no trial's trouble keeps the others from ending."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from head_trials import SETTINGS, head_trial, write_inputs
+
+from ccim_ray.resources import TrialResources
+from ccim_ray.trial import run_trial
+from ccim_ray.trial_folder import read_result
+
+
+@pytest.fixture(scope="module")
+def inputs(small_world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(small_world, folder)
+    return folder
+
+
+def grid_of(trials, cluster):
+    """Run them; reasons by signature, in the order of their ends."""
+    from ccim_ray.pipeline.head_grid import run_head_grid
+
+    ends = []
+    run_head_grid(trials, cluster, TrialResources(2, 0), lambda trial, reason: ends.append((trial.signature, reason)))
+    assert len(dict(ends)) == len(ends) == len(trials)
+    return dict(ends)
+
+
+def test_equal_to_separate_trials_and_trouble_stays_where_it_is(inputs, tmp_path, cluster):
+    """One trial's loss is not finite, another's checkpoint is damaged; the others end to the bit as on their own."""
+    good = [head_trial(inputs, tmp_path / "grid", name, seed) for name in SETTINGS for seed in (0, 1)]
+    diverging = head_trial(inputs, tmp_path / "grid", "dot", 2, learning_rate=1e30)
+    damaged = head_trial(inputs, tmp_path / "grid", "vanilla", 3)
+    checkpoint = Path(damaged.paths.folder) / "checkpoint.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"damaged")
+
+    reasons = grid_of([damaged, diverging, *good], cluster)
+
+    assert str(checkpoint) in reasons.pop(damaged.signature)
+    assert "damaged" in json.loads((checkpoint.parent / "failure.json").read_text())["reason"]
+    assert set(reasons.values()) == {None}
+    assert read_result(Path(diverging.paths.folder)).status == "diverged"
+    for name in SETTINGS:
+        for seed in (0, 1):
+            apart = head_trial(inputs, tmp_path / "apart", name, seed)
+            run_trial(apart)
+            folders = tmp_path / "grid" / f"{name}-{seed}", tmp_path / "apart" / f"{name}-{seed}"
+            results = [read_result(folder) for folder in folders]
+            assert results[0].metrics == results[1].metrics
+            for file in ("best.safetensors", "scores.safetensors"):
+                assert folders[0].joinpath(file).read_bytes() == folders[1].joinpath(file).read_bytes()
+
+
+def title(process: int) -> str:
+    return Path(f"/proc/{process}/cmdline").read_text()
+
+
+def descendants(process: int) -> list[int]:
+    """Ids of the processes that this one started, and of those that they did."""
+    children = [
+        int(child)
+        for thread in Path(f"/proc/{process}/task").iterdir()
+        for child in (thread / "children").read_text().split()
+    ]
+    return children + [each for child in children for each in descendants(child)]
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_replaced_and_its_trial_trained_again(inputs, tmp_path, cluster):
+    trials = [head_trial(inputs, tmp_path, "additive", seed, epochs=400) for seed in range(2)]
+    killed = []
+
+    def kill_one():
+        journal = tmp_path / "additive-0" / "journal.jsonl"
+        while not journal.exists() or not journal.read_bytes():
+            time.sleep(0.05)
+        trainer = next(process for process in descendants(os.getpid()) if "_HeadTrainer.train" in title(process))
+        os.kill(trainer, signal.SIGKILL)
+        killed.append(trainer)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    assert grid_of(trials, cluster) == {"additive-0": None, "additive-1": None}
+    killer.join()
+    assert killed
+    assert all(read_result(Path(trial.paths.folder)).epochs == 400 for trial in trials)
