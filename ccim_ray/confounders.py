@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ccim_ray.errors import RequestError
+from ccim_ray.principal_components import components_from, rows_of_a_block, spread_of
 from ccim_ray.storage import atomic_path
 
 FORMAT_VERSION = 1
@@ -27,6 +28,8 @@ _PRIOR_SUM_TOLERANCE = 1e-4
 
 SEEDING_ROWS = 8192
 """Rows that K-Means++ draws first centres from where there are more; within 1 % of the inertia of all rows."""
+
+_CHECKED_ROWS = 4096
 
 Features = npt.NDArray[np.floating] | Tensor
 """Context features, one row a training sample."""
@@ -79,16 +82,29 @@ class ConfounderDictionary:
         or 0 and 1 without it. The paper does not say which; the provenance does. Raises ValueError where the
         features' width is not ``feature_dim``, RequestError where they are not finite.
         """
-        if size < 1 or feature_dim < 1:
-            raise ValueError(f"size and feature_dim must be at least 1, found {size} and {feature_dim}")
-        values_ND = np.random.default_rng(seed).standard_normal((size, feature_dim))
-        provenance = {"source": "random", "seed": str(seed), "distribution": "normal(0, 1)"}
-        if like_features_MD is not None:
-            features = _checked_features(like_features_MD)
-            if features.shape[1] != feature_dim:
-                raise ValueError(f"features are {features.shape[1]} wide, feature_dim is {feature_dim}")
-            values_ND = features.mean(0, dtype=np.float64) + values_ND * features.std(0, dtype=np.float64)
-            provenance["distribution"] = f"normal like {len(features)} features, each dimension by itself"
+        if like_features_MD is None:
+            return cls.normal(size, np.zeros(feature_dim), np.ones(feature_dim), seed, "normal(0, 1)")
+        features = _checked_features(like_features_MD)
+        if features.shape[1] != feature_dim:
+            raise ValueError(f"features are {features.shape[1]} wide, feature_dim is {feature_dim}")
+        # A few columns at a time: the deviations of all would take twice the memory of the features.
+        columns = np.array_split(np.arange(feature_dim), -(-feature_dim // 64))
+        mean_D, deviation_D = (
+            np.concatenate([moment(features[:, of[0] : of[-1] + 1], 0, dtype=np.float64) for of in columns])
+            for moment in (np.mean, np.std)
+        )
+        how = f"normal like {len(features)} features, each dimension by itself"
+        return cls.normal(size, mean_D, deviation_D, seed, how)
+
+    @classmethod
+    def normal(
+        cls, size: int, mean_D: npt.NDArray[np.float64], deviation_D: npt.NDArray[np.float64], seed: int, how: str
+    ) -> Self:
+        """Normal prototypes of this mean and standard deviation and a uniform prior; ``how`` is for the provenance."""
+        if size < 1 or len(mean_D) < 1:
+            raise ValueError(f"size and feature_dim must be at least 1, found {size} and {len(mean_D)}")
+        values_ND = mean_D + np.random.default_rng(seed).standard_normal((size, len(mean_D))) * deviation_D
+        provenance = {"source": "random", "seed": str(seed), "distribution": how}
         return cls(torch.from_numpy(values_ND.astype(np.float32)), torch.full((size,), 1 / size), provenance)
 
     def with_shuffled_prior(self, seed: int = 0) -> ConfounderDictionary:
@@ -189,17 +205,22 @@ def fit_dictionaries(
     or where all features are equal.
     """
     features = _checked_features(features_MD)
-    _check_sizes(sizes, features)
+    check_sizes(sizes, len(features), lambda needed: distinct_rows(features, needed))
     projected_MP, explained = _project(features, min(pca_components, *features.shape))
-    common = {
+    common = provenance_of_clusters(seed, len(features), projected_MP.shape[1], explained, n_init)
+    return {size: _cluster(features, projected_MP, size, seed, n_init, common) for size in sizes}
+
+
+def provenance_of_clusters(seed: int, rows: int, components: int, explained: float, n_init: int = 1) -> dict[str, str]:
+    """What dictionaries of all sizes from the same features have in common."""
+    return {
         "source": "K-Means++ and Lloyd on PCA, mean of the original features",
         "seed": str(seed),
-        "features": str(len(features)),
-        "pca_components": str(projected_MP.shape[1]),
+        "features": str(rows),
+        "pca_components": str(components),
         "pca_explained_variance": f"{explained:.6f}",
         "n_init": str(n_init),
     }
-    return {size: _cluster(features, projected_MP, size, seed, n_init, common) for size in sizes}
 
 
 def _cluster(
@@ -213,50 +234,88 @@ def _cluster(
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    seeding_rows = max(SEEDING_ROWS, 8 * size)
-    many = len(projected_MP) > seeding_rows and n_init == 1
-    init = _seeds_from_a_sample(projected_MP, size, seed, seeding_rows) if many else "k-means++"
-    common = {**common, "kmeans++_rows": str(seeding_rows if many else len(projected_MP))}
+    drawn_rows = rows_drawn_from(len(projected_MP), size, seed) if n_init == 1 else None
+    init = "k-means++" if drawn_rows is None else first_centres(projected_MP[drawn_rows], size, seed)
+    drawn = len(projected_MP) if drawn_rows is None else len(drawn_rows)
     kmeans = KMeans(size, init=init, n_init=n_init, algorithm="lloyd", random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it announces empty clusters, an error below
         cluster_M = kmeans.fit(projected_MP).labels_
     count_N = np.bincount(cluster_M, minlength=size)
-    if count_N.min() == 0:
-        raise RequestError(
-            f"{np.count_nonzero(count_N == 0)} of {size} clusters are empty, the context features are too "
-            "much alike; give a smaller size"
-        )
-    members = np.split(np.argsort(cluster_M, kind="stable"), np.cumsum(count_N)[:-1])
+    ends = np.cumsum(count_N)[:-1]
+    members = np.split(np.argsort(cluster_M, kind="stable"), ends)
+    refuse_empty_clusters(count_N)
     prototypes_ND = np.stack([features[rows].mean(0, dtype=np.float64) for rows in members])
+    return from_clusters(prototypes_ND, count_N, common, drawn, kmeans.n_iter_, kmeans.inertia_)
+
+
+def refuse_empty_clusters(count_N: npt.NDArray[np.int64]) -> None:
+    """Raise RequestError where a cluster has no features: it has no mean, and P(z) = 0."""
+    empty = np.count_nonzero(count_N == 0)
+    if empty:
+        raise RequestError(
+            f"{empty} of {len(count_N)} clusters are empty, the context features are too much alike; "
+            "give a smaller size"
+        )
+
+
+def from_clusters(
+    prototypes_ND: npt.NDArray[np.float64],
+    count_N: npt.NDArray[np.int64],
+    common: Mapping[str, str],
+    drawn: int,
+    iterations: int,
+    inertia: float,
+) -> ConfounderDictionary:
+    """The dictionary of these means and numbers of features; ``drawn`` rows gave the first centres."""
     return ConfounderDictionary(
         torch.from_numpy(prototypes_ND.astype(np.float32)),
-        torch.from_numpy((count_N / len(features)).astype(np.float32)),
-        {**common, "size": str(size), "iterations": str(kmeans.n_iter_), "inertia": f"{kmeans.inertia_:.6g}"},
+        torch.from_numpy((count_N / count_N.sum()).astype(np.float32)),
+        {
+            **common,
+            "kmeans++_rows": str(drawn),
+            "size": str(len(count_N)),
+            "iterations": str(iterations),
+            "inertia": f"{inertia:.6g}",
+        },
     )
 
 
-def _seeds_from_a_sample(
-    projected_MP: npt.NDArray[np.float32], size: int, seed: int, rows: int
-) -> npt.NDArray[np.float32]:
-    """K-Means++ on ``rows`` rows drawn at random: on all of them it costs several times Lloyd's own iterations."""
+def rows_drawn_from(rows: int, size: int, seed: int) -> npt.NDArray[np.int64] | None:
+    """Which rows K-Means++ draws first centres from, in order; None for all, where there are not many more.
+
+    On all of many rows K-Means++ costs several times Lloyd's own iterations.
+    """
+    wanted = max(SEEDING_ROWS, 8 * size)
+    return np.sort(np.random.default_rng(seed).choice(rows, wanted, replace=False)) if rows > wanted else None
+
+
+def first_centres(rows_RP: npt.NDArray[np.float32], size: int, seed: int) -> npt.NDArray[np.float32]:
+    """K-Means++ on these rows."""
     from sklearn.cluster import kmeans_plusplus
 
-    sample = np.random.default_rng(seed).choice(len(projected_MP), rows, replace=False)
-    centres: npt.NDArray[np.float32] = kmeans_plusplus(projected_MP[np.sort(sample)], size, random_state=seed)[0]
+    centres: npt.NDArray[np.float32] = kmeans_plusplus(rows_RP, size, random_state=seed)[0]
     return centres
 
 
 def _project(features: npt.NDArray[np.float32], components: int) -> tuple[npt.NDArray[np.float32], float]:
     """Principal components of the features (M, P), and the share of the variance that they explain."""
-    from sklearn.decomposition import PCA
+    rows, width = features.shape
+    if rows < width:  # few features: the (D, D) covariance would be larger than they are
+        from sklearn.decomposition import PCA
 
-    # Centred here: the covariance route subtracts the squared mean in float32 and would lose a small spread.
-    centred = features - features.mean(0, dtype=np.float64).astype(np.float32)
-    solver = "covariance_eigh" if features.shape[0] >= features.shape[1] else "full"
-    pca = PCA(components, svd_solver=solver)
-    projected_MP: npt.NDArray[np.float32] = np.ascontiguousarray(pca.fit_transform(centred), np.float32)
-    return projected_MP, float(np.sum(pca.explained_variance_ratio_))
+        pca = PCA(components, svd_solver="full")
+        centred = features - features.mean(0, dtype=np.float64).astype(np.float32)
+        all_at_once: npt.NDArray[np.float32] = np.ascontiguousarray(pca.fit_transform(centred), np.float32)
+        return all_at_once, float(np.sum(pca.explained_variance_ratio_))
+    size = rows_of_a_block(width)
+    blocks = [slice(start, start + size) for start in range(0, rows, size)]
+    mean_D = (sum(features[block].sum(0, dtype=np.float64) for block in blocks) / rows).astype(np.float32)
+    principal = components_from((spread_of(features[block], mean_D) for block in blocks), mean_D, components)
+    projected_MP = np.empty((rows, components), np.float32)
+    for block in blocks:
+        projected_MP[block] = principal.project(features[block])
+    return projected_MP, principal.explained
 
 
 def _checked_features(features_MD: Features) -> npt.NDArray[np.float32]:
@@ -266,30 +325,52 @@ def _checked_features(features_MD: Features) -> npt.NDArray[np.float32]:
     if features_MD.ndim != 2 or features_MD.size == 0:
         raise RequestError(f"context features must be a non-empty (samples, d), found {features_MD.shape}")
     features = np.ascontiguousarray(features_MD, np.float32)
-    bad_rows = int(np.count_nonzero(~np.isfinite(features).all(axis=1)))
-    if bad_rows:
-        raise RequestError(
-            f"{bad_rows} of {len(features)} context features hold NaN or infinite values; extract the features again"
-        )
+    rows = len(features)
+    bad = sum(rows_not_finite(features[start : start + _CHECKED_ROWS]) for start in range(0, rows, _CHECKED_ROWS))
+    refuse_rows_not_finite(bad, rows)
     return features
 
 
-def _check_sizes(sizes: Sequence[int], features: npt.NDArray[np.float32]) -> None:
+def rows_not_finite(features_MD: npt.NDArray[np.float32]) -> int:
+    """How many rows hold NaN or infinite values."""
+    return int(np.count_nonzero(~np.isfinite(features_MD).all(axis=1)))
+
+
+def refuse_rows_not_finite(bad: int, rows: int) -> None:
+    """Raise RequestError where there are any."""
+    if bad:
+        raise RequestError(f"{bad} of {rows} context features hold NaN or infinite values; extract the features again")
+
+
+def check_sizes(sizes: Sequence[int], rows: int, distinct: Callable[[int], set[bytes]]) -> None:
+    """Raise RequestError where so many prototypes cannot be made.
+
+    Args:
+        rows: features there are.
+        distinct: given how many are enough, digests of that many distinct features, or of all there are.
+    """
     if not sizes or min(sizes) < 1:
         raise RequestError(f"dictionary sizes must be numbers of at least 1, found {list(sizes)}")
     largest = max(sizes)
-    if largest > len(features):
+    if largest > rows:
         raise RequestError(
-            f"{len(features)} context features cannot make a dictionary of {largest} prototypes; give a smaller size"
+            f"{rows} context features cannot make a dictionary of {largest} prototypes; give a smaller size"
         )
     needed = max(2, largest)
+    found = len(distinct(needed))
+    if found < needed:
+        raise RequestError(
+            f"only {found} of {rows} context features are distinct, too few for a dictionary of "
+            f"{largest} prototypes; give a smaller size"
+        )
+
+
+def distinct_rows(features_MD: npt.NDArray[np.float32], enough: int) -> set[bytes]:
+    """Digests of the distinct rows, no more than ``enough`` of them."""
     distinct: set[bytes] = set()
-    for row in features:
+    for row in features_MD:
         row_bytes = (row + 0.0).tobytes()  # adding zero turns -0.0 into 0.0
         distinct.add(hashlib.blake2b(row_bytes, digest_size=16).digest())
-        if len(distinct) >= needed:
-            return
-    raise RequestError(
-        f"only {len(distinct)} of {len(features)} context features are distinct, too few for a dictionary of "
-        f"{largest} prototypes; give a smaller size"
-    )
+        if len(distinct) >= enough:
+            break
+    return distinct

@@ -152,32 +152,49 @@ def write_shard(path: Path, subject_ids: list[str], rows: Array, reasons: list[s
                 writer.write_table(columns)
 
 
+def read_reasons(folder: Path, subject_ids: tuple[str, ...]) -> tuple[str | None, ...]:
+    """Why each subject's image could not be used, or None; reads no rows. Raises as read_shards."""
+    reasons: list[str | None] = []
+    found: list[str] = []
+    for path in sorted(folder.glob("shard-*")):
+        table = read_shard(path, ["subject_id", "reason"])
+        reasons += table["reason"].to_pylist()
+        found += table["subject_id"].to_pylist()
+    _require_subjects(folder, found, subject_ids)
+    return tuple(reasons)
+
+
 def read_shards(folder: Path, subject_ids: tuple[str, ...]) -> ViewRows:
     """Read all shards of a view. Raises RequestError where a shard is damaged or rows are missing."""
     arrays: list[Array] = []
     reasons: list[str | None] = []
     found: list[str] = []
     for path in sorted(folder.glob("shard-*")):
-        table = _read_shard(path)
+        table = read_shard(path)
         arrays += [chunk.to_numpy_ndarray() for chunk in table["rows"].chunks]
         reasons += table["reason"].to_pylist()
         found += table["subject_id"].to_pylist()
-    if tuple(found) != subject_ids:
-        raise RequestError(
-            f"{folder} holds {len(found)} rows that do not match the {len(subject_ids)} subjects; "
-            "delete it and run again"
-        )
+    _require_subjects(folder, found, subject_ids)
     if arrays[0].ndim < 4:  # small rows
         arrays = [np.concatenate(arrays)]
     return ViewRows(tuple(arrays), tuple(reasons))
 
 
-def _read_shard(path: Path) -> pa.Table:
+def _require_subjects(folder: Path, found: list[str], subject_ids: tuple[str, ...]) -> None:
+    if tuple(found) != subject_ids:
+        raise RequestError(
+            f"{folder} holds {len(found)} rows that do not match the {len(subject_ids)} subjects; "
+            "delete it and run again"
+        )
+
+
+def read_shard(path: Path, columns: list[str] = SHARD_COLUMNS) -> pa.Table:
+    """Columns of a shard; rows of an ``.arrow`` file stay memory-mapped. Raises RequestError where it is damaged."""
     try:
         if path.suffix == ".parquet":
-            return pq.read_table(path, columns=SHARD_COLUMNS, page_checksum_verification=True).select(SHARD_COLUMNS)
+            return pq.read_table(path, columns=columns, page_checksum_verification=True).select(columns)
         with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all().select(SHARD_COLUMNS)
+            return pa.ipc.open_file(source).read_all().select(columns)
     except (pa.ArrowException, KeyError, OSError) as error:
         raise RequestError(f"{path} is damaged ({error}); delete it and run again") from error
 

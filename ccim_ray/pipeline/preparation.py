@@ -15,7 +15,7 @@ from ccim_ray.pipeline.extraction import add_unusable, extract_views, report_unu
 from ccim_ray.pipeline.frames import extract_frames
 from ccim_ray.pipeline.worlds import render_world
 from ccim_ray.plan import Plan
-from ccim_ray.prepared import read_shards, read_subject_index, write_subject_index
+from ccim_ray.prepared import read_reasons, read_subject_index, write_subject_index
 from ccim_ray.rates import Rates
 from ccim_ray.reports.defect_list import write_defects
 from ccim_ray.resources import ClusterResources
@@ -46,7 +46,7 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
         extract_views(dataset, plan.views, cluster, weights_dir, rates)
         index = read_subject_index(plan.subjects)
         shown = {view.request.view == "depth": view for view in plan.views}.values()  # views of a picture agree
-        reasons = [read_shards(view.folder, index.subject_ids).reasons for view in shown]
+        reasons = [read_reasons(view.folder, index.subject_ids) for view in shown]
         unusable = [next(filter(None, of_subject), None) for of_subject in zip(*reasons, strict=True)]
         defects = deepcopy(dataset.defects)
         add_unusable(defects, dataset, unusable)
