@@ -45,7 +45,7 @@ from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import write_world
 from ccim_ray.datasets.images import read_rgb
 from ccim_ray.datasets.registry import load_dataset
-from ccim_ray.datasets.subject import Subject
+from ccim_ray.datasets.subject import COUNTERFACTUAL, Subject
 from ccim_ray.experiment import Experiment
 from ccim_ray.journal import read_journal
 from ccim_ray.perception.architectures import architecture, frame_view
@@ -137,7 +137,7 @@ def plain(root: Path, images: int, epochs: int, sizes: list[int]) -> dict[int, d
     torch.set_num_threads(THREADS)
     dataset = load_dataset("confounded_scenes", root)
     splits = np.array([subject.split for subject in dataset.subjects])
-    rows_of = {split: np.flatnonzero(splits == split) for split in sorted(set(splits)) if not split.startswith("count")}
+    rows_of = {split: np.flatnonzero(splits == split) for split in sorted(set(splits)) if split != COUNTERFACTUAL}
     first = experiment_of(images, epochs, sizes[0])
     dictionaries = plain_dictionaries(root, first, sizes, rows_of["train"])
     arches = {view: trunk.arch for view, trunk in first.trunks.items()}
