@@ -171,7 +171,9 @@ def _report(
     report = write_sweep_report(folder, space, measured, constants, by_category, axis, notes, gains)
     if space.preview:
         base = request.bases[0]
-        end_to_end = end_to_end_results(space.settings(base), trials_folder, plan.source, request.weights_dir)
+        end_to_end = end_to_end_results(
+            space.settings(base), request.storage.root / "trials", plan.source, request.weights_dir
+        )
         report = preview_report(report, space, results[base.baseline], measured, constants, end_to_end, notes)
     return report, mean_metrics(measured), constant_tags(constants)
 
