@@ -4,7 +4,7 @@ Command:   python jobs/inspect_models.py
 Hardware:  two CPU cores, no GPU
 Minutes:   two after `make sweep`, whose models it reads; five without
 Expected:  the scene can be read from all features alike, by a linear probe with 96.8 % from vanilla's, 95.7 % from
-           those of W_h alone and 95.2 % from CCIM's (chance 9.6 %): as far as CCIM's differ, its control's do too.
+           those of W_h alone and 95.3 % from CCIM's (chance 9.6 %): as far as CCIM's differ, its control's do too.
            Of 1040 subjects 13 are right with CCIM alone, and 14 with vanilla alone.
 """
 
