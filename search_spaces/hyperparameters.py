@@ -4,7 +4,7 @@ Command:   python jobs/tune_hyperparameters.py
 Hardware:  two CPU cores, no GPU
 Minutes:   two and a half
 Expected:  val/accuracy 0.769 against 0.767 of the first trial, which has the settings as they are, with a standard
-           error of 0.016: on the embedded world the defaults can hardly be improved. About half of the 20 trials are
+           error of 0.016: on the embedded world the defaults can hardly be improved. Half of the 20 trials or more are
            stopped early.
 
 What the command line fixes is not searched: --learning-rate, --weight-decay, --batch-size, one --sizes.

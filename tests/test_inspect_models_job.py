@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from ccim_ray.inspecting import InspectionFlags
 from ccim_ray.inspection import inspect_model, is_right
-from ccim_ray.sweeping import _request
+from ccim_ray.sweeping import sweep_request
 from search_spaces.inspection import inspection_space
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def test_numbers_files_and_artefacts(first_run: tuple[Path, Ended]) -> None:
 
 def test_models_give_what_their_trials_scored(first_run: tuple[Path, Ended]) -> None:
     flags = InspectionFlags(preset="smoke", like="emotic", images=300, epochs=2, storage=str(first_run[0]))
-    plan = _request(flags, inspection_space(flags.deconfounders), ["test"]).plan()
+    plan = sweep_request(flags, inspection_space(flags.deconfounders), ["test"]).plan()
     assert [planned.setting for planned in plan.trials] == list(SETTINGS)
     for planned in plan.trials:
         inputs = planned.trial.paths.read()
