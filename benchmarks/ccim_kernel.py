@@ -151,7 +151,7 @@ def main() -> None:
     torch.set_num_threads(flags.threads)
     print(f"{machine(flags.device)}; B={BATCH}, d={FEATURE_DIM}, d_h={JOINT_DIM}, {flags.threads} threads, float32")
     head = ("attention", "N", "step ms", "ours", "ratio", "of matmul", "inference ms", "ours", "ratio", "MiB", "ours")
-    print(("{:>12}" * len(head)).format(*head))
+    print(("{:>13}" * len(head)).format(*head))
     rows = []
     for attention in ("dot_product", "additive"):
         for size in flags.sizes:
@@ -159,7 +159,7 @@ def main() -> None:
             rows.append(row)
             keys = ("attention", "N", "step_theirs_ms", "step_ours_ms", "step_ratio", "of_matmul")
             keys += ("inference_theirs_ms", "inference_ours_ms", "inference_ratio", "peak_theirs_MiB", "peak_ours_MiB")
-            print("".join(f"{row[key] if row[key] is not None else '':>12}" for key in keys), flush=True)
+            print("".join(f"{row[key] if row[key] is not None else '':>13}" for key in keys), flush=True)
     write_figures(flags.json, "ccim_kernel", flags.device, rows)
 
 
