@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -65,12 +66,12 @@ class Cards(Generic[AnyCard]):
         return (found.dist.name, found.dist.version) if found and found.dist else None
 
     def _others(self) -> Mapping[str, EntryPoint]:
-        return {name: found for name, found in _installed(self.group).items() if name not in self.own}
+        return {name: found for name, found in _installed(self.group, tuple(sys.path)).items() if name not in self.own}
 
 
 @lru_cache
-def _installed(group: str) -> Mapping[str, EntryPoint]:
-    # Kept: it reads the metadata of every installed package, and every experiment asks.
+def _installed(group: str, path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
+    # Kept for as long as packages come from the same places: it reads the metadata of each, and every experiment asks.
     return {found.name: found for found in entry_points(group=group)}
 
 

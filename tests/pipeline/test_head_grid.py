@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from head_trials import SETTINGS, head_trial, write_inputs
 
 from ccim_ray.resources import TrialResources
-from ccim_ray.trial import run_trial
+from ccim_ray.trial import run_trial, threads_of_a_trial
 from ccim_ray.trial_folder import read_result
 
 
@@ -22,6 +23,15 @@ def inputs(small_world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     write_inputs(small_world, folder)
     return folder
+
+
+@pytest.fixture
+def one_thread():
+    """As in the grid's processes: with several, sums are taken in another order."""
+    threads = torch.get_num_threads()
+    threads_of_a_trial()
+    yield
+    torch.set_num_threads(threads)
 
 
 def grid_of(trials, cluster):
@@ -34,6 +44,7 @@ def grid_of(trials, cluster):
     return dict(ends)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_equal_to_separate_trials_and_trouble_stays_where_it_is(inputs, tmp_path, cluster):
     """One trial's loss is not finite, another's checkpoint is damaged; the others end to the bit as on their own."""
     good = [head_trial(inputs, tmp_path / "grid", name, seed) for name in SETTINGS for seed in (0, 1)]
