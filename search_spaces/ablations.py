@@ -8,23 +8,15 @@ Settings of Table 4: "CCIM" (its "default"), random Z, ImageNet Z (pre-training)
 w/o lambda, w/o P(z), w/o masking. On the embedded world and with --stand-ins the dictionary's pre-training is that on
 scenes, and that on objects takes ImageNet's place; ResNet-50 and VGG-16 have no stand-in and are left out there.
 
-Controls:
-    W_h alone      CCIM's layers that read h, without g at all: equal capacity but for W_g and the attention.
-    w/o lambda     is also the control "g held constant": E_z[g(z)] = sum_i P(z_i) z_i for every sample.
-    renormalised   lambda P divided by its sum; as printed, Eq. 5 gives about 1/N of a prototype.
-    shuffled P(z)  the prior's values dealt to other prototypes.
-    uniform P(z)   1/N: the other reading of "w/o P(z)", which drops the factor.
-    random Z       normal like the features, dimension by dimension, with a uniform prior.
-Random Z and the shuffled prior are one draw, the same for every seed of training.
+Controls beside it are those of search_spaces/controls.py.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from ccim_ray.experiment import BackboneSettings
 from ccim_ray.paper import ABLATIONS
 from ccim_ray.space import Space
+from search_spaces.controls import BEYOND_THE_PAPER, MATCHED, of_ccim
 
 _TABLE_4 = {
     "random Z": "random_dictionary",
@@ -37,12 +29,6 @@ _TABLE_4 = {
     "w/o masking": "without_masking",
 }
 
-_CONTROLS: dict[str, dict[str, Any]] = {
-    "renormalised": {"ccim__context_weights": "renormalised"},
-    "shuffled P(z)": {"dictionary__prior": "shuffled"},
-    "uniform P(z)": {"dictionary__prior": "uniform"},
-}
-
 
 def ablations_space(backbone: BackboneSettings) -> Space:
     """The baseline, CCIM, CCIM changed in one place as Table 4 does, and controls.
@@ -53,15 +39,14 @@ def ablations_space(backbone: BackboneSettings) -> Space:
     if backbone.weights == "scenes":
         table_4["ImageNet Z"] = {"backbone__weights": "objects"}
         del table_4["ResNet-50"], table_4["VGG-16"]
-    with_ccim = {name: {"deconfounder": "ccim", **change} for name, change in (table_4 | _CONTROLS).items()}
     return Space(
         name="ablations",
         question="Which part of CCIM does the work?",
         changes={
             "vanilla": {"deconfounder": "none"},
-            "W_h alone": {"deconfounder": "projection"},
+            **MATCHED,
             "CCIM": {"deconfounder": "ccim"},
-            **with_ccim,
+            **of_ccim(table_4 | BEYOND_THE_PAPER),
         },
         reference="vanilla",
         axis={},

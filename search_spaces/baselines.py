@@ -12,17 +12,20 @@ Expected:  test_do/accuracy of vanilla and with CCIM: EMOT-Net 0.465 and 0.464, 
 from __future__ import annotations
 
 from ccim_ray.space import Space
+from search_spaces.controls import BEYOND_THE_PAPER, MATCHED, OF_TABLE_4, of_ccim
 
 
-def baselines_space() -> Space:
-    """The baseline as it is; CCIM's control, which has its W_h and no intervention; and with CCIM."""
+def baselines_space(all_controls: bool = False) -> Space:
+    """The baseline as it is; the control of CCIM's capacity; CCIM; and, if asked, every other control of CCIM."""
+    controls = of_ccim(OF_TABLE_4 | BEYOND_THE_PAPER) if all_controls else {}
     return Space(
         name="baselines",
         question="Does CCIM help each baseline, beyond the layers that it brings?",
         changes={
             "vanilla": {"deconfounder": "none"},
-            "W_h alone": {"deconfounder": "projection"},
+            **MATCHED,
             "CCIM": {"deconfounder": "ccim"},
+            **controls,
         },
         reference="vanilla",
         axis={},

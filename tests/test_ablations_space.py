@@ -68,7 +68,7 @@ def planned(dataset):
     """(space, setting, base, experiment) of all that the jobs of Tables 1 to 4 train on the dataset by default."""
     found = []
     for flags, space_of in (
-        (job_of("compare_baselines").BaselinesFlags, lambda base: baselines_space()),
+        (job_of("compare_baselines").Flags, lambda base: baselines_space()),
         (job_of("run_ablations").Flags, lambda base: ablations_space(base.backbone)),
     ):
         for base in flags(dataset=dataset, preset="paper").experiments():
@@ -129,6 +129,16 @@ def test_only_numbers_of_the_csv_stand_beside_a_setting(dataset):
     controls = {"W_h alone", "renormalised", "shuffled P(z)", "uniform P(z)"}
     assert set(space.changes) == with_number | controls
     assert not with_number & controls
+
+
+def test_every_control_can_stand_beside_ccim_for_every_baseline():
+    controls = {"W_h alone", "w/o lambda", "random Z", "renormalised", "shuffled P(z)", "uniform P(z)"}
+    assert set(baselines_space(all_controls=True).changes) == {"vanilla", "CCIM"} | controls
+    for base in job_of("compare_baselines").Flags(dataset="emotic", preset="paper").experiments():
+        settings = baselines_space(all_controls=True).settings(base)
+        ablations = ablations_space(base.backbone).settings(base)
+        assert all(settings[name] == ablations[name] for name in controls)
+        assert len({repr(experiment) for experiment in settings.values()}) == 8
 
 
 @pytest.mark.parametrize("like", DATASETS.values())
