@@ -43,6 +43,7 @@ class Recorder:
         parent: run id of the sweep.
         trials: all trials of the sweep that this command is about.
         tags: stamped on every trial's run.
+        notes: baseline -> what must be known of its numbers; stamped on its trials' runs, and said in their figures.
         validation_only: record nothing of the test splits, nor the model: what chooses among trials by MLflow then
             chooses by validation.
         numbers_only: record no model, dictionary and pictures, which take longer than training a head.
@@ -52,6 +53,7 @@ class Recorder:
     parent: str
     trials: Sequence[PlannedTrial]
     tags: Mapping[str, str]
+    notes: Mapping[str, str] = field(default_factory=dict)
     validation_only: bool = False
     numbers_only: bool = False
     _runs: dict[str, TrialRun] = field(default_factory=dict, init=False)
@@ -156,6 +158,8 @@ class Recorder:
             parameters = planned.trial.experiment.parameters()
             made_by = Path(planned.trial.paths.folder) / "environment.json"
             tags = {**self.tags, "ccim.setting": planned.setting, **published_tag(planned.trial.experiment)}
+            if note := self.notes.get(planned.baseline):
+                tags["ccim.note"] = note
             if made_by.exists():  # what trained it, not what records it
                 tags |= read_json(made_by)
             self._runs[signature] = self.tracker.open_trial(self.parent, signature, name, parameters, tags)
@@ -182,7 +186,7 @@ class Recorder:
     def _log_artifacts(self, run: TrialRun, planned: PlannedTrial, folder: Path) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             figures, model = Path(temporary) / "figures", Path(temporary) / "model"
-            draw_trial_figures(folder, figures, self.tags.get("ccim.note", ""))
+            draw_trial_figures(folder, figures, self.notes.get(planned.baseline, ""))
             self.tracker.log_artifacts(run.run_id, [figures], "figures")
             config = [folder / "experiment.json"]
             self.tracker.log_artifacts(run.run_id, config, "config")

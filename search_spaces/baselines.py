@@ -2,7 +2,7 @@
 
 Command:   python jobs/compare_baselines.py
 Hardware:  two CPU cores, no GPU
-Minutes:   ten, with a test suite beside it on the same two cores
+Minutes:   six, with other work on the same two cores
 Expected:  test_do/accuracy of vanilla and with CCIM: EMOT-Net 0.465 and 0.464, GCN-CNN 0.449 and 0.455, CAER-Net 0.159
            and 0.158, EmotiCon 0.246 and 0.229; no difference can be told from noise, where the Bayes oracle P(Y|do(X))
            has 0.748 and chance 0.177. CAER-Net and EmotiCon see little of the subject here: the embedded world's faces

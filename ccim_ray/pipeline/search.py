@@ -19,7 +19,7 @@ from ccim_ray.errors import RequestError
 from ccim_ray.hyperparameters import in_words
 from ccim_ray.pipeline.cluster import leave_on_sigterm
 from ccim_ray.pipeline.preparation import prepare
-from ccim_ray.pipeline.sweep import connect, mlflow_command, tags_of
+from ccim_ray.pipeline.sweep import connect, mlflow_command, notes_of_baselines, tags_of
 from ccim_ray.pipeline.trials import write_failure
 from ccim_ray.pipeline.tuning import EarlyStopping, tune_trials
 from ccim_ray.plan import Plan, PlannedTrial, trial_state
@@ -203,7 +203,7 @@ def _recording(search: _Search, tracker: Tracker) -> Iterator[Recorder]:
     }
     of_parent = of_runs | environment_tags(plug_ins=request.sweep.plug_ins())
     parent = tracker.open_parent(search_id, name, parameters, of_parent, "search")
-    recorder = Recorder(tracker, parent, (), of_runs, validation_only=True)
+    recorder = Recorder(tracker, parent, (), of_runs, notes_of_baselines(request.sweep, plan), validation_only=True)
     recorder.start()
     status: Status = "KILLED"
     try:

@@ -100,7 +100,8 @@ def _recording(request: SweepRequest, plan: Plan, tracker: Tracker) -> Iterator[
     asked = description_tags(request.space, _ledger(request, plan))
     tags = tags_of(request, plan) | asked | environment_tags(plug_ins=request.plug_ins())
     parent = tracker.open_parent(request.sweep_id(plan), name, request.parameters(), tags)
-    recorder = Recorder(tracker, parent, plan.trials, tags_of(request, plan), numbers_only=request.space.preview)
+    of_trials, notes = tags_of(request, plan), notes_of_baselines(request, plan)
+    recorder = Recorder(tracker, parent, plan.trials, of_trials, notes, numbers_only=request.space.preview)
     recorder.start()
     status: Status = "KILLED"
     try:
@@ -229,6 +230,12 @@ def tags_of(request: SweepRequest, plan: Plan) -> dict[str, str]:
     }
     notes = notes_of(plan.source.dataset, [base.baseline for base in request.bases])
     return tags | ({"ccim.note": "; ".join(notes)} if notes else {})
+
+
+def notes_of_baselines(request: SweepRequest, plan: Plan) -> dict[str, str]:
+    """What must be known of each baseline's numbers, where there is something."""
+    notes = {base.baseline: "; ".join(notes_of(plan.source.dataset, [base.baseline])) for base in request.bases}
+    return {baseline: note for baseline, note in notes.items() if note}
 
 
 def _depth_model(path: Path | None) -> str:

@@ -29,6 +29,8 @@ GRID_COLOUR = "#DDDDDD"
 NOTE_COLOUR = "#444444"
 DOTS_PER_INCH = 150
 
+TITLE_POINTS, TITLE_LETTERS_AN_INCH = 10, 13
+
 PAGE_SETTINGS = {"displaylogo": False, "showSendToCloud": False}
 """Without these the page offers to send the results to a company."""
 
@@ -96,7 +98,7 @@ def confusion_matrix(counts_KK: npt.NDArray[np.int64], categories: Sequence[str]
     image = axes.imshow(100 * shares_KK, cmap="Blues", vmin=0, vmax=100)
     axes.set_xticks(range(size), categories, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), [f"{name}  ({total})" for name, total in zip(categories, totals_K, strict=True)])
-    axes.set_title(title, loc="left", fontsize=10)
+    _head(figure, title)
     axes.set_xlabel("recognised")
     axes.set_ylabel("true (subjects)")
     axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
@@ -134,7 +136,7 @@ def per_category_chart(values: Mapping[str, float], path: Path, title: str = "")
         label.set(fontsize=9, color="#222222", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
     axes.axvline(mean, color=LINE_COLOURS[0], linestyle="--", linewidth=1.5, zorder=2.5)
     axes.set_title(f"mean {mean:.2f} %", loc="right", color=LINE_COLOURS[0], fontsize=10)
-    axes.set_title(title, loc="left", fontsize=10)
+    _head(figure, title)
     axes.set_xlabel("average precision (%)")
     axes.set_xlim(0, min(108, max(percent) * 1.12 + 1))
     axes.set_ylim(-0.6, len(ordered) - 0.4)
@@ -341,6 +343,16 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure((width, height), dpi=DOTS_PER_INCH, layout="constrained")
+
+
+def _head(figure: Figure, title: str) -> None:
+    """Write the title over the whole figure, in as many lines as it needs, and make the figure higher by these."""
+    if not title:
+        return
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(title, int(width * TITLE_LETTERS_AN_INCH))
+    figure.set_size_inches(width, height + 0.18 * len(lines))
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=TITLE_POINTS)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -149,6 +149,18 @@ def test_a_confusion_matrix_is_darkest_where_the_counts_are(tmp_path):
     assert ((dark_empty[..., 2] > 90) & (dark_empty[..., 0] < 20)).sum() < dark.sum() / 2
 
 
+def test_a_long_note_takes_lines_and_leaves_the_matrix_its_size(tmp_path):
+    counts_KK = np.array([[9, 1], [0, 10]])
+    note = "caer_net is approximate: " + "face hidden by an ellipse, its context pooled by a sum; " * 5
+    sizes = []
+    for title in ("", note):
+        confusion_matrix(counts_KK, ["Anger", "Fear"], tmp_path / "c.png", title)
+        picture = pixels(tmp_path / "c.png")
+        sizes.append(((picture[..., 2] > 90) & (picture[..., 0] < 20)).sum())
+    assert sizes[0] > 5000
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.1)
+
+
 def test_bars_are_as_long_as_their_values(tmp_path):
     values = {"Anger": 0.1, "Peace": 0.4, "Doubt/Confusion": 0.2}
     per_category_chart(values, tmp_path / "p.png")
