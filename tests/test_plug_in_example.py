@@ -15,6 +15,7 @@ from job_runs import ROOT, Ended, job_environment
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import write_world
 from ccim_ray.datasets.registry import load_dataset
+from ccim_ray.datasets.subject import COUNTERFACTUAL
 
 EXAMPLE = ROOT / "docs" / "examples" / "my_models"
 TEXT = (ROOT / "docs" / "own_model.md").read_text()
@@ -46,7 +47,8 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = csv.writer(file)
         rows.writerow(("image", "x1", "y1", "x2", "y2", "label", "split"))
         for subject in load_dataset("confounded_scenes", root).subjects:
-            rows.writerow((subject.image, *subject.body_box, *subject.labels, subject.split))
+            if subject.split != COUNTERFACTUAL:  # of the embedded world alone
+                rows.writerow((subject.image, *subject.body_box, *subject.labels, subject.split))
     return root
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ccim_ray.end_to_end_results import EndToEnd
 from ccim_ray.metrics import SECONDARY_METRICS
-from ccim_ray.reports.printed_table import rich_table
+from ccim_ray.reports.printed_table import printed_tables
 from ccim_ray.reports.sweep_report import SweepReport
 from ccim_ray.reports.tables import ResultRow, Results, in_percent, metric_of
 from ccim_ray.space import Space
@@ -57,7 +57,7 @@ def preview_report(
     if end_to_end:
         files = (*files, report.folder / "ranking.csv")
         _write_pairs(results, metrics, end_to_end, files[-1])
-    return replace(report, table=rich_table(shown, title, notes), remarks=tuple(filter(None, remarks)), files=files)
+    return replace(report, table=printed_tables(shown, title, notes), remarks=tuple(filter(None, remarks)), files=files)
 
 
 def _best_by_validation(results: Results) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
+from rich.console import Group
 
 from ccim_ray.metrics import SECONDARY_METRICS
 from ccim_ray.reports.figures import sweep_curve
@@ -14,18 +14,18 @@ from ccim_ray.reports.latex import write_latex
 from ccim_ray.reports.leave_one_out import Gain, in_words, write_gains
 from ccim_ray.reports.markdown import write_markdown
 from ccim_ray.reports.per_category_figure import per_category_figure
-from ccim_ray.reports.printed_table import rich_table
+from ccim_ray.reports.printed_table import printed_tables
 from ccim_ray.reports.tables import ResultRow, with_notes, write_csv
 from ccim_ray.space import Space
 
 
 @dataclass(frozen=True)
 class SweepReport:
-    """Where the report lies, its files, and what to print: the table, and what is said below it."""
+    """Where the report lies, its files, and what to print: the tables, and what is said below it."""
 
     folder: Path
     files: tuple[Path, ...]
-    table: Table
+    table: Group
     remarks: tuple[str, ...]
 
 
@@ -78,4 +78,4 @@ def write_sweep_report(
         title = with_notes(space.question, notes)
         sweep_curve(drawn, axis, space.reference, title, space.axis_label, *curve)
         files += curve
-    return SweepReport(folder, tuple(files), rich_table(rows, space.question, notes), tuple(in_words(gains)))
+    return SweepReport(folder, tuple(files), printed_tables(rows, space.question, notes), tuple(in_words(gains)))

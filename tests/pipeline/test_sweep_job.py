@@ -55,7 +55,7 @@ def test_the_first_command_works(tiny_sweep: tuple[Path, Ended]) -> None:
     storage, ended = tiny_sweep
     assert ended.status == 0, ended.err
     assert ended.err == ""
-    for expected in ("8 trials: 8 new", "CCIM N=16", "chance", "Bayes oracle", "test_do/flip_rate: vanilla ", "mlflow"):
+    for expected in ("8 trials: 8 new", "CCIM N=16", "chance", "Bayes oracle", "flip_rate", "mlflow"):
         assert expected in ended.out
     assert len(trial_folders(storage)) == 8
 

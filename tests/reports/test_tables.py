@@ -14,7 +14,7 @@ from scipy import stats
 
 from ccim_ray.reports.latex import write_latex
 from ccim_ray.reports.markdown import write_markdown
-from ccim_ray.reports.printed_table import rich_table
+from ccim_ray.reports.printed_table import printed_tables
 from ccim_ray.reports.sweep_report import write_sweep_report
 from ccim_ray.reports.tables import (
     COLUMNS,
@@ -227,7 +227,7 @@ def test_the_printed_table_fits_100_columns_and_cuts_nothing(results, width):
         for row in build_rows(dataset, name, results, METRICS, "vanilla", published)
     ]
     stream = io.StringIO()
-    Console(file=stream, width=width, soft_wrap=True).print(rich_table(rows, "Does it [help]?"))
+    Console(file=stream, width=width, soft_wrap=True).print(printed_tables(rows, "Does it [help]?"))
     text = stream.getvalue()
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "…" not in text
@@ -253,7 +253,7 @@ def two_baselines(results):
 
 def test_several_baselines_are_headings_with_their_settings_below(two_baselines, tmp_path):
     stream = io.StringIO()
-    Console(file=stream, width=100).print(rich_table(two_baselines, "Does it help?"))
+    Console(file=stream, width=100).print(printed_tables(two_baselines, "Does it help?"))
     write_markdown(two_baselines, tmp_path / "r.md")
     written = [line.split("|")[1].strip() for line in (tmp_path / "r.md").read_text().splitlines() if "|" in line]
     settings = ["vanilla", "CCIM N=64", "CCIM N=128"]
@@ -272,14 +272,22 @@ def test_several_baselines_are_headings_with_their_settings_below(two_baselines,
         assert lines.count(name) == len(METRICS)
 
 
-def test_other_metrics_have_a_line_for_each_baseline():
+def test_other_metrics_are_a_table_with_a_block_for_each_baseline():
     rows = []
     for name, value in (("EMOT-Net", 0.2), ("GCN-CNN", 0.3)):
         found = {"vanilla": {seed: {"test/worst_group": value} for seed in range(2)}}
         rows += build_rows("d", name, found, ["test/worst_group"], "", {})
-    caption = rich_table(rows, "").caption.splitlines()
-    starts = [caption.index(f"test/worst_group, {name}: vanilla") for name in ("EMOT-Net", "GCN-CNN")]
-    assert [caption[start + 1].strip() for start in starts] == ["20.00 ± 0.00", "30.00 ± 0.00"]
+    lines = printed(rows)
+    starts = [lines.index(name) for name in ("EMOT-Net", "GCN-CNN")]
+    assert [lines[start + 1].split("  ")[0] for start in starts] == ["vanilla", "vanilla"]
+    assert [lines[start + 1].split("  ")[-1].strip() for start in starts] == ["20.00 ± 0.00", "30.00 ± 0.00"]
+
+
+def printed(rows, *arguments):
+    stream = io.StringIO()
+    Console(file=stream, width=100).print(printed_tables(rows, "Does it help?", *arguments))
+    assert max(map(len, stream.getvalue().splitlines())) <= 100
+    return [line.strip() for line in stream.getvalue().splitlines()]
 
 
 NOTES = ("groupwalk: format unverified", "GCN-CNN: approximate")
@@ -287,7 +295,7 @@ NOTES = ("groupwalk: format unverified", "GCN-CNN: approximate")
 
 @pytest.fixture
 def several_metrics():
-    """Rows of a metric for which a table is printed, and of two that are told in a line."""
+    """Rows of a metric for which a table is printed, and of two that are columns below it."""
     values = {"test/mAP": 0.3, "test/mAP_11_point": 0.4, "test/mAP_agent": 0.5}
     results = {
         setting: {seed: {name: value + shift + seed / 100 for name, value in values.items()} for seed in range(3)}
@@ -297,17 +305,28 @@ def several_metrics():
     return [*rows, *(constant_row("groupwalk", "GCN-CNN", "chance", metric, 0.125) for metric in values)]
 
 
-def test_other_metrics_are_a_line_each_below_the_printed_table(several_metrics):
-    stream = io.StringIO()
-    Console(file=stream, width=100).print(rich_table(several_metrics, "Does it help?"))
-    lines = [line.strip() for line in stream.getvalue().splitlines()]
-    text = " ".join(lines)
-    assert "test/mAP_11_point: vanilla 41.00 ± 1.00; CCIM N=64 51.00 ± 1.00; chance 12.50" in text
-    assert "test/mAP_agent: vanilla 51.00 ± 1.00; CCIM N=64 61.00 ± 1.00; chance 12.50" in text
-    table = lines[: next(n for n, line in enumerate(lines) if line.startswith("test/mAP_11_point"))]
-    assert [line.split()[0] for line in table if line[:4] in ("vani", "CCIM", "chan")] == ["vanilla", "CCIM", "chance"]
-    assert "mAP_agent: over agents" in text
-    assert max(map(len, stream.getvalue().splitlines())) <= 100
+def test_other_metrics_are_columns_below_the_printed_table(several_metrics):
+    lines = printed(several_metrics)
+    first = next(number for number, line in enumerate(lines) if "mAP_11_point" in line)
+    assert lines[first].split() == ["setting", "mAP_11_point", "mAP_agent"]
+    table = {line.split("  ")[0]: line.split("  ")[1:] for line in lines[first + 2 : first + 5]}
+    assert {name: [cell.strip() for cell in values if cell.strip()] for name, values in table.items()} == {
+        "vanilla": ["41.00 ± 1.00", "51.00 ± 1.00"],
+        "CCIM N=64": ["51.00 ± 1.00", "61.00 ± 1.00"],
+        "chance": ["12.50", "12.50"],
+    }
+    above = [line.split()[0] for line in lines[:first] if line[:4] in ("vani", "CCIM", "chan")]
+    assert above == ["vanilla", "CCIM", "chance"]
+    assert "mAP_agent: over agents" in " ".join(lines)
+
+
+def test_many_other_metrics_take_a_second_table():
+    metrics = [f"{split}/{name}" for split in ("a", "b", "c") for name in ("worst_group", "flip_rate")]
+    found = {"vanilla": {seed: {metric: 0.1 * at for at, metric in enumerate(metrics)} for seed in range(2)}}
+    lines = printed(build_rows("d", "EMOT-Net", found, metrics, "", {}))
+    assert sum(line.startswith("vanilla") for line in lines) == 2
+    shown = " ".join(lines)
+    assert all(f"{10 * at:.2f} ± 0.00" in shown for at in range(len(metrics)))
 
 
 def test_files_hold_every_metric_whole(several_metrics, tmp_path):
@@ -324,7 +343,7 @@ def test_files_hold_every_metric_whole(several_metrics, tmp_path):
 
 def test_notes_stand_with_the_numbers(several_metrics, tmp_path):
     stream = io.StringIO()
-    Console(file=stream, width=100).print(rich_table(several_metrics, "Does it help?", NOTES))
+    Console(file=stream, width=100).print(printed_tables(several_metrics, "Does it help?", NOTES))
     write_markdown(several_metrics, tmp_path / "r.md", NOTES)
     write_latex(several_metrics, tmp_path / "r.tex", NOTES)
     in_title = f"({'; '.join(NOTES)})"
@@ -345,7 +364,7 @@ def test_a_sweeps_files_carry_the_note_and_its_curve_the_papers_metric_alone(sev
     }
     for name in ("results.md", "results.tex", "sizes.html"):
         assert NOTES[0] in (tmp_path / name).read_text()
-    assert NOTES[0] in str(report.table.title)
+    assert NOTES[0] in str(report.table.renderables[0])
     assert tuple((tmp_path / "results.csv").read_text().splitlines()[0].split(",")) == COLUMNS
     page = (tmp_path / "sizes.html").read_text()
     assert "mAP" in page
