@@ -2,6 +2,7 @@
 
 Command:   python jobs/run_ablations.py
 Hardware:  two CPU cores, no GPU
+Minutes:   four, with other work on the same two cores
 Expected:  nothing differs from the model without CCIM beyond noise, on any split, for EMOT-Net or EmotiCon.
 
 Settings of Table 4: "CCIM" (its "default"), random Z, ImageNet Z (pre-training), ResNet-50, VGG-16, additive attention,

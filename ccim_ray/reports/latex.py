@@ -6,9 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from ccim_ray.metrics import LOWER_IS_BETTER
+from ccim_ray.metrics import LOWER_IS_BETTER, SECONDARY_METRICS
 from ccim_ray.reports.tables import ResultRow, cells, reference_of, subject_of, with_notes
 from ccim_ray.storage import atomic_path
+
+METRICS_ACROSS = 4
+"""Columns that fit beside a setting's name in the text of an article."""
 
 
 def write_latex(rows: Sequence[ResultRow], path: Path, notes: Sequence[str] = ()) -> None:
@@ -18,36 +21,46 @@ def write_latex(rows: Sequence[ResultRow], path: Path, notes: Sequence[str] = ()
 
 
 def latex_table(rows: Sequence[ResultRow], notes: Sequence[str] = ()) -> str:
-    """A booktabs table: settings down, metrics across, mean ± sd in percent, the best of a block in bold.
+    """Booktabs tables in one float: settings down, metrics across, mean ± sd in percent, the best of a block in bold.
 
+    SECONDARY_METRICS are tables of their own below, and none has more columns than fit on a page.
     What must be known of the numbers (``notes``) stands in the caption.
     Constants, such as chance, are never in bold. A dagger stands for the mark ≈ of ``ResultRow.mark``;
     brackets hold what the paper printed.
     """
     metrics = list(dict.fromkeys(row.metric for row in rows))
+    secondary = [metric for metric in metrics if metric.rpartition("/")[2] in SECONDARY_METRICS]
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
-        r"\centering",
+        r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{_escape_latex(with_notes(subject_of(rows), notes))}}}",
-        rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}",
-        r"\toprule",
-        " & ".join(["Setting", *(_escape_latex(metric) for metric in metrics)]) + r" \\",
     ]
-    for (dataset, baseline), block in groupby(_by_block(rows), key=lambda row: (row.dataset, row.baseline)):
-        lines.append(r"\midrule")
-        heading = _escape_latex(f"{baseline}, {dataset}" if baseline else dataset)
-        lines.append(rf"\multicolumn{{{len(metrics) + 1}}}{{l}}{{\emph{{{heading}}}}} \\")
-        lines += _latex_block(list(block), metrics)
+    for some in ([metric for metric in metrics if metric not in secondary], secondary):
+        for start in range(0, len(some), METRICS_ACROSS):
+            lines += _tabular(rows, some[start : start + METRICS_ACROSS])
     lines += [
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\par\smallskip\footnotesize Mean $\pm$ standard deviation over seeds, as published in brackets.",
+        r"Mean $\pm$ standard deviation over seeds, as published in brackets.",
         rf"$\dagger$: no difference to {_escape_latex(reference_of(rows))} can be told from noise.",
         r"$?$: nothing to test with.",
         r"\end{table}",
     ]
     return "\n".join(lines)
+
+
+def _tabular(rows: Sequence[ResultRow], metrics: Sequence[str]) -> Iterator[str]:
+    shown = [row for row in rows if row.metric in metrics]
+    heads = (r"\shortstack[r]{" + r"/\\".join(map(_escape_latex, metric.split("/"))) + "}" for metric in metrics)
+    yield rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}"
+    yield r"\toprule"
+    yield " & ".join(["Setting", *heads]) + r" \\"
+    for (dataset, baseline), block in groupby(_by_block(shown), key=lambda row: (row.dataset, row.baseline)):
+        yield r"\midrule"
+        heading = _escape_latex(f"{baseline}, {dataset}" if baseline else dataset)
+        yield rf"\multicolumn{{{len(metrics) + 1}}}{{l}}{{\emph{{{heading}}}}} \\"
+        yield from _latex_block(list(block), metrics)
+    yield r"\bottomrule"
+    yield r"\end{tabular}\par\smallskip"
 
 
 def best_means(group: Sequence[ResultRow]) -> dict[str, str]:
