@@ -87,7 +87,7 @@ def _side_table(groups: Mapping[str, Sequence[ResultRow]]) -> Table:
 
 
 def _empty_table(names: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
     table.add_column(names[0], overflow="fold", max_width=SETTING_WIDTH, vertical="bottom")
     for name in names[1:]:
         table.add_column(name, justify="right", no_wrap=True)
