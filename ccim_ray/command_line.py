@@ -89,8 +89,9 @@ class CommonFlags(WorldFlags):
     fasterrcnn_mobilenet_v3_large_320_fpn (fast, for laptops), keypointrcnn_resnet50_fpn (poses too), or none, which
     takes the annotated face grown to a body."""
     storage: _Text = None
-    """Folder for everything a run leaves behind. Default: CCIM_RAY_STORAGE, else ./runs, or ~/ccim_ray_runs where
-    the job was submitted to a cluster, whose working folder is thrown away."""
+    """Folder for everything a run leaves behind, or s3://BUCKET/PREFIX to keep it in a bucket. Default:
+    CCIM_RAY_STORAGE, else ./runs, or ~/ccim_ray_runs where the job was submitted to a cluster, whose working folder is
+    thrown away."""
     tracking_uri: _Text = None
     """MLflow tracking server or database. Default: MLFLOW_TRACKING_URI, else SQLite under the storage."""
     preset: _Text = None
@@ -157,9 +158,7 @@ class CommonFlags(WorldFlags):
         from ccim_ray.storage import Storage
 
         location = self.storage or os.environ.get("CCIM_RAY_STORAGE") or default_storage()
-        if self.plan:
-            return Storage(Path(location).expanduser().absolute())
-        return Storage.open(location)
+        return Storage.open(location, write=not self.plan)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,12 @@ class DataSource:
         key = short_digest({"dataset": self.annotated.fingerprint, "subject_limit": self.subject_limit})
         return short_digest([key, self.detections.folder.name]) if self.detections else key
 
+    def lacks_world(self) -> bool:
+        """Whether it is an embedded world whose pictures are not all there."""
+        from ccim_ray.datasets.confounded_scenes.world import is_complete  # brings the drawing with it
+
+        return self.world is not None and not is_complete(self.world, self.root)
+
     @property
     def train_subjects(self) -> int:
         """Subjects in the train split: as many context features as a dictionary is made from."""

@@ -71,7 +71,8 @@ def measure_bias(flags: BiasFlags) -> int:
         return 0
     from ccim_ray.pipeline.context_bias import measure_context_bias  # Ray is slow to import: only where it is used
 
-    return measure_context_bias(request)
+    with request.storage.kept_up_to_date():
+        return measure_context_bias(request)
 
 
 def _request(flags: BiasFlags) -> BiasRequest:

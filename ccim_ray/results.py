@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class LedgerEntry:
 
 
 def update_ledger(
-    path: Path, trials: Sequence[PlannedTrial], axis: Mapping[str, int], trials_folder: Path
+    path: Path, trials: Sequence[PlannedTrial], axis: Mapping[str, int], folder_of: Callable[[str], Path]
 ) -> list[LedgerEntry]:
     """Add trials to the sweep's ledger; returns all that were ever asked for, so that tables hold them all.
 
@@ -54,7 +54,7 @@ def update_ledger(
             entry["baseline"],
             entry["setting"],
             entry["axis"],
-            {int(seed): trials_folder / signature for seed, signature in sorted(entry["signatures"].items())},
+            {int(seed): folder_of(signature) for seed, signature in sorted(entry["signatures"].items())},
         )
         for entry in sorted(known.values(), key=lambda entry: entry["place"])
     ]

@@ -33,7 +33,8 @@ def search(flags: SearchFlags, space: SearchSpace, command: Sequence[str]) -> in
         return 0
     from ccim_ray.pipeline.search import run_search  # Ray is slow to import: only where it is used
 
-    return run_search(request)
+    with request.sweep.storage.kept_up_to_date():
+        return run_search(request)
 
 
 def search_request(flags: SearchFlags, space: SearchSpace, command: Sequence[str]) -> SearchRequest:

@@ -7,12 +7,15 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ccim_ray.errors import RequestError
+
+if TYPE_CHECKING:
+    from ccim_ray.object_store import ObjectStore
 
 
 @contextmanager
@@ -57,26 +60,39 @@ def short_digest(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Storage:
-    """The folder that holds everything a run leaves behind; ``root`` is absolute."""
+    """The folder that holds everything a run leaves behind; ``root`` is absolute.
+
+    With a ``bucket`` behind it the folder is where jobs of this machine work: what a path is asked for is fetched.
+    """
 
     root: Path
+    bucket: ObjectStore | None = None
 
     @classmethod
-    def open(cls, location: str) -> Storage:
-        """Create the folder if need be. Raises RequestError where it cannot be written."""
+    def open(cls, location: str, write: bool = True) -> Storage:
+        """Create the folder if need be; ``write=False`` leaves it as it is, for a plan.
+
+        Raises RequestError where it cannot be written, and for a bucket that does not answer.
+        """
         if "://" in location:
-            raise RequestError(f"--storage {location} is an address; name a folder, such as a mounted bucket")
+            from ccim_ray.object_store import ObjectStore, default_working_folder  # pyarrow is slow to import
+
+            root = default_working_folder(location)
+            return cls(_writable(root, location), ObjectStore(location, root))
         root = Path(location).expanduser().absolute()
-        probe = root / f".probe-{os.getpid()}-{secrets.token_hex(4)}"
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise RequestError(
-                f"--storage {location} cannot be written: {error.strerror or error}; name a writable folder"
-            ) from error
-        return cls(root)
+        return cls(_writable(root, location) if write else root)
+
+    def __str__(self) -> str:
+        return f"{self.bucket.address} (here {self.root})" if self.bucket else str(self.root)
+
+    def kept_up_to_date(self) -> AbstractContextManager[None]:
+        """Sends what is new to the bucket inside the block and at its end; without a bucket it does nothing."""
+        return self.bucket.kept_up_to_date() if self.bucket else nullcontext()
+
+    def _fetched(self, *parts: str) -> Path:
+        if self.bucket:
+            self.bucket.fetch("/".join(parts))
+        return self.root.joinpath(*parts)
 
     def world(self, key: str) -> Path:
         """Pictures and annotations of one embedded world."""
@@ -89,41 +105,54 @@ class Storage:
 
     def subjects(self, key: str) -> Path:
         """The subject table of one dataset as it was read."""
-        return self.root / "derived" / "subjects" / f"{key}.parquet"
+        return self._fetched("derived", "subjects", f"{key}.parquet")
 
     def detections(self, key: str) -> Path:
         """Folder of one detector's finds in one dataset, as shards."""
-        return self.root / "derived" / "detections" / key
+        return self._fetched("derived", "detections", key)
 
     def features(self, key: str) -> Path:
         """Folder of one backbone's feature shards of one view."""
-        return self.root / "derived" / "features" / key
+        return self._fetched("derived", "features", key)
 
     def crops(self, key: str) -> Path:
         """Folder of one view's packed pictures."""
-        return self.root / "derived" / "crops" / key
+        return self._fetched("derived", "crops", key)
 
     def dictionary(self, key: str) -> Path:
         """One confounder dictionary."""
-        return self.root / "derived" / "dictionaries" / f"{key}.safetensors"
+        return self._fetched("derived", "dictionaries", f"{key}.safetensors")
 
     def trial(self, signature: str) -> Path:
         """Folder of one trial: experiment, journal, checkpoint, best model, result."""
-        return self.root / "trials" / signature
+        return self._fetched("trials", signature)
 
     def sweep(self, sweep_id: str) -> Path:
         """Folder of one sweep: its ledger, tables and figures."""
-        return self.root / "sweeps" / sweep_id
+        return self._fetched("sweeps", sweep_id)
 
     def search(self, search_id: str) -> Path:
         """Folder of one hyper-parameter search: its study, tables and figures."""
-        return self.root / "searches" / search_id
+        return self._fetched("searches", search_id)
 
     def context_bias(self, key: str) -> Path:
         """Folder of one measurement of context bias: its table, values and chart."""
-        return self.root / "context_bias" / key
+        return self._fetched("context_bias", key)
 
     @property
     def rates(self) -> Path:
         """Measured speeds of the stages on this storage's machines, for ``--plan``."""
         return self.root / "rates.json"
+
+
+def _writable(root: Path, location: str) -> Path:
+    probe = root / f".probe-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RequestError(
+            f"--storage {location} cannot be written: {error.strerror or error}; name a writable folder"
+        ) from error
+    return root

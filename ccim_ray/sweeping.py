@@ -44,7 +44,8 @@ def sweep(flags: TrainingFlags, space: Space, command: Sequence[str], inspection
         return 0
     from ccim_ray.pipeline.sweep import run_sweep  # Ray is slow to import: only where it is used
 
-    return run_sweep(request, inspection)
+    with request.storage.kept_up_to_date():
+        return run_sweep(request, inspection)
 
 
 def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dictionaries: bool) -> int:
@@ -67,7 +68,8 @@ def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dic
     from ccim_ray.pipeline.cluster import join_cluster
     from ccim_ray.pipeline.preparation import prepare
 
-    prepare(plan, request.storage, join_cluster(), request.weights_dir)
+    with request.storage.kept_up_to_date():
+        prepare(plan, request.storage, join_cluster(), request.weights_dir)
     for view in plan.views:
         say(f"{view.request.title}: {view.folder}")
     for planned in plan.dictionaries:

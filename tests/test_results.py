@@ -41,7 +41,7 @@ def plan_sizes(storage, sizes, seeds=(0, 1), base=BASE):
 def ledger_after(storage, *calls):
     for sizes, seeds in calls:
         trials, axis = plan_sizes(storage, sizes, seeds)
-        entries = update_ledger(storage.root / "ledger.json", trials, axis, storage.root / "trials")
+        entries = update_ledger(storage.root / "ledger.json", trials, axis, storage.trial)
     return entries
 
 
@@ -80,15 +80,15 @@ def test_the_same_call_again_changes_nothing(storage):
 
 def test_a_trial_that_became_another_takes_its_place(storage):
     trials, axis = plan_sizes(storage, (8,), (0,))
-    update_ledger(storage.root / "ledger.json", trials, axis, storage.root / "trials")
+    update_ledger(storage.root / "ledger.json", trials, axis, storage.trial)
     longer, _ = plan_sizes(storage, (8,), (0,), BASE.with_changes(epochs=9))
-    entries = update_ledger(storage.root / "ledger.json", longer, axis, storage.root / "trials")
+    entries = update_ledger(storage.root / "ledger.json", longer, axis, storage.trial)
     assert [str(entry.folders[0]) for entry in entries] == [planned.trial.paths.folder for planned in longer]
 
 
 def test_lines_without_a_place_on_the_axis_keep_their_order(storage):
     trials, _ = plan_sizes(storage, (8, 64), (0,))
-    path, folder = storage.root / "ledger.json", storage.root / "trials"
+    path, folder = storage.root / "ledger.json", storage.trial
     once = [entry.setting for entry in update_ledger(path, trials, {}, folder)]
     assert once == [planned.setting for planned in trials]
     assert [entry.setting for entry in update_ledger(path, trials, {}, folder)] == once

@@ -14,6 +14,7 @@ from types import FrameType
 
 from ccim_ray.errors import RequestError
 from ccim_ray.resources import ClusterResources
+from ccim_ray.storage import Storage
 
 # Ray reads these when it is imported or started. Train asks its workers for results at this interval, and a
 # worker's report waits for it: two seconds, the default, would dominate short epochs.
@@ -57,6 +58,15 @@ def join_cluster() -> ClusterResources:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told in one line each
     available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return ClusterResources(int(available.get("CPU", 1)), int(available.get("GPU", 0)))
+
+
+def require_one_machine(storage: Storage) -> None:
+    """Raises RequestError where the cluster has several: a bucket's working folder lies on this one alone."""
+    import ray
+
+    alive = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    if alive > 1:
+        raise RequestError(f"--storage {storage}: {alive} machines would need one folder; name one that they share")
 
 
 @contextmanager

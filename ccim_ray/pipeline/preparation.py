@@ -6,9 +6,10 @@ from copy import deepcopy
 from pathlib import Path
 
 from ccim_ray.console import say
+from ccim_ray.data_source import DataSource
 from ccim_ray.datasets.dataset import Dataset, Defects
 from ccim_ray.perception.detection_files import detection_summary
-from ccim_ray.pipeline.cluster import plain_errors
+from ccim_ray.pipeline.cluster import plain_errors, require_one_machine
 from ccim_ray.pipeline.detection import detect_persons
 from ccim_ray.pipeline.dictionaries import build_dictionaries
 from ccim_ray.pipeline.extraction import add_unusable, extract_views, report_unusable
@@ -27,6 +28,8 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
 
     Raises RequestError where the data cannot be used.
     """
+    if storage.bucket:
+        require_one_machine(storage)
     rates = Rates(storage.rates)
     with plain_errors():
         if plan.source.world:
@@ -54,6 +57,14 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
         report_unusable(dataset, unusable)
         build_dictionaries(plan, rates)
     return dataset
+
+
+def load_again(source: DataSource, storage: Storage) -> Dataset:
+    """The dataset of trials that are done; an embedded world that was deleted since is drawn again."""
+    if source.world and source.lacks_world():
+        with plain_errors():
+            render_world(source.world, source.root, Rates(storage.rates))
+    return source.dataset
 
 
 def report_state(dataset: Dataset) -> None:

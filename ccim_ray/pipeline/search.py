@@ -46,7 +46,7 @@ def run_search(request: SearchRequest) -> int:
     with _alone_in(folder):
         before = request.attempts(plan)
         say(f"{request.space.question} {counts(before, request.num_samples)}")
-        say(f"Storage {request.sweep.storage.root}")
+        say(f"Storage {request.sweep.storage}")
         is_open = sum(attempt.counts for attempt in before) < request.num_samples
         tracker, cluster = connect(request.sweep, is_open)
         dataset = _prepared(request, plan, cluster) if cluster else plan.source.dataset

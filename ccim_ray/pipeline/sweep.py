@@ -18,7 +18,7 @@ from ccim_ray.inspecting import Inspection
 from ccim_ray.perception.weight_files import file_digest
 from ccim_ray.pipeline.cluster import join_cluster, leave_on_sigterm
 from ccim_ray.pipeline.head_grid import run_head_grid
-from ccim_ray.pipeline.preparation import prepare
+from ccim_ray.pipeline.preparation import load_again, prepare
 from ccim_ray.pipeline.trials import run_trials
 from ccim_ray.plan import Plan, PlannedTrial, trial_state
 from ccim_ray.rates import Rates, rate_of_training
@@ -54,11 +54,15 @@ def run_sweep(request: SweepRequest, inspection: Inspection | None = None) -> in
         inspection.split_of(plan)  # what is wrong is told before anything is trained
     to_run = [planned for planned in plan.trials if planned.is_open]
     say(f"{request.space.question} {_counts(plan)}")
-    say(f"Storage {request.storage.root}")
-    tracker, cluster = connect(request, bool(to_run) or (inspection is not None and not plan.has_inputs()))
+    say(f"Storage {request.storage}")
+    needs_inputs = bool(to_run) or (inspection is not None and not plan.has_inputs())
+    tracker, cluster = connect(request, needs_inputs or plan.source.lacks_world())
     if cluster:
         request.resources.check(cluster, request.workers)
-    dataset = prepare(plan, request.storage, cluster, request.weights_dir) if cluster else plan.source.dataset
+    if cluster and needs_inputs:
+        dataset = prepare(plan, request.storage, cluster, request.weights_dir)
+    else:
+        dataset = load_again(plan.source, request.storage)
     with _recording(request, plan, tracker) as recorder:
         if cluster and to_run:
             _train(to_run, request, cluster, recorder, len(dataset.subjects))
@@ -150,7 +154,7 @@ def _train(
 
 def _ledger(request: SweepRequest, plan: Plan) -> list[LedgerEntry]:
     path = request.storage.sweep(request.sweep_id(plan)) / "ledger.json"
-    return update_ledger(path, plan.trials, request.space.axis, request.storage.root / "trials")
+    return update_ledger(path, plan.trials, request.space.axis, request.storage.trial)
 
 
 def _report(

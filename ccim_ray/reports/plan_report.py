@@ -114,7 +114,7 @@ def _trial_rows(plan: Plan, subjects: int) -> list[PlanRow]:
 def plan_table(plan: Plan, storage: Storage, resources: TrialResources) -> Table:
     """The plan as a table, with the sum of the times that are known."""
     rates = Rates(storage.rates)
-    table = Table(title=f"Plan (storage {storage.root})", title_justify="left")
+    table = Table(title=f"Plan (storage {storage})", title_justify="left")
     for heading in ("stage", "there", "to do", "time", "disk"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     known, unknown, disk, gpu_hours = 0.0, False, 0.0, 0.0
