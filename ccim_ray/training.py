@@ -29,6 +29,7 @@ from ccim_ray.checkpoint import (
     save_weights,
 )
 from ccim_ray.deconfounders.interface import Deconfounder
+from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.journal import Journal
 from ccim_ray.metrics import evaluate, evaluate_agents, evaluate_groups, evaluate_scene_swap
@@ -225,11 +226,15 @@ def _score_split(
 ) -> tuple[Tensor, Metrics]:
     """Logits (S, K) of the split's usable subjects, and its metrics, named ``split/metric``.
 
-    There are no metrics where the split has no usable subject, or the model gives a value that is not finite.
+    There are no metrics where the split has no usable subject, nor for val where the model gives a value that is not
+    finite: training has diverged. Raises RequestError for such a value in a test split.
     """
     rows = inputs.rows(split)
     scores_SK = score_rows(recogniser, inputs, rows, device)
-    if len(rows) == 0 or not np.isfinite(scores_SK).all():
+    bad = int((~np.isfinite(scores_SK)).any(axis=1).sum())
+    if bad and split != "val":
+        raise RequestError(f"{split}: {bad} of {len(rows)} subjects get scores that are NaN or infinite")
+    if len(rows) == 0 or bad:
         return torch.from_numpy(scores_SK), {}
     index = inputs.index
     values = evaluate(scores_SK, index.targets[rows], index.categories, index.multi_label)
@@ -249,7 +254,7 @@ def _score_counterfactuals(
 
     Before them the scores that are added: ``split/counterfactual`` (P, K), logits in the other scene, and
     ``split/counterfactual_of`` (P,), the places of the same subjects in ``logits_SK``. Both are empty where nobody is
-    seen twice, and there are no metrics where a value is not finite.
+    seen twice. Raises RequestError for a value that is not finite.
     """
     found = inputs.counterfactuals(inputs.rows(split)) if split != "val" else None
     if found is None:
@@ -258,8 +263,8 @@ def _score_counterfactuals(
     swapped_PK = torch.from_numpy(score_rows(recogniser, inputs, rows_P, device))
     scores = {f"{split}/counterfactual": swapped_PK, f"{split}/counterfactual_of": torch.from_numpy(places_P)}
     factual_PK = logits_SK[places_P]
-    if not bool(torch.isfinite(torch.cat([factual_PK, swapped_PK])).all()):
-        return scores, {}
+    if not bool(torch.isfinite(swapped_PK).all()):
+        raise RequestError(f"{split}: subjects in another scene get scores that are NaN or infinite")
     multi_label = inputs.index.multi_label
     values = evaluate_scene_swap(
         _probabilities(factual_PK, multi_label), _probabilities(swapped_PK, multi_label), multi_label
