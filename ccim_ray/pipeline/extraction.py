@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray.data
 
@@ -155,19 +154,6 @@ def unpacked_subjects(content: bytes) -> tuple[Subject, ...]:
         return subjects_from_table(reader.read_all())
 
 
-def _require_finite(request: ViewRequest, array: npt.NDArray[Any], ids: Sequence[str]) -> None:
-    """Raises RequestError for features that are no numbers: every trial on them would diverge."""
-    if request.weights is None or not np.issubdtype(array.dtype, np.floating):
-        return
-    bad_S = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    if bad_S.any():
-        first = ids[int(bad_S.argmax())]
-        raise RequestError(
-            f"{request.title}: features of {int(bad_S.sum())} of {len(ids)} subjects are NaN or infinite, {first} the "
-            "first; the network's weights are damaged: import them again"
-        )
-
-
 class _ShardWriter:
     """Ray Data actor: makes the lacking views of a shard and writes them."""
 
@@ -189,7 +175,6 @@ class _ShardWriter:
             rows, reasons = self._maker.make(unpacked, wanted)
             ids = [subject.subject_id for subject in unpacked]
             for k, array, of_view in zip(wanted, rows, reasons, strict=True):
-                _require_finite(self._views[k].request, array, ids)
                 write_shard(shard_path(self._views[k], int(number)), ids, array, of_view)
             counts.append(len(unpacked))
         return {"subjects": np.array(counts)}
