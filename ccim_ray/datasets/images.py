@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ccim_ray.datasets.subject import Box
 from ccim_ray.errors import RequestError
@@ -96,6 +96,16 @@ def read_size(path: Path) -> tuple[int, int]:
     """
     with _opened(path) as image:
         return image.size
+
+
+def is_stored_turned(path: Path) -> bool:
+    """Whether viewers turn or mirror the picture before they show it, by its EXIF orientation.
+
+    Raises:
+        UnreadableImage: as ``read_size``.
+    """
+    with _opened(path) as image:
+        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
 
 
 def read_sizes(paths: Sequence[Path]) -> list[tuple[int, int] | UnreadableImage]:

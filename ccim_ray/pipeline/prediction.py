@@ -24,7 +24,7 @@ import ray.data
 from ccim_ray.chosen_model import ChosenModel
 from ccim_ray.console import say, stage
 from ccim_ray.datasets.depth import require_depth_pictures
-from ccim_ray.datasets.images import UnreadableImage, read_rgb, read_sizes
+from ccim_ray.datasets.images import UnreadableImage, is_stored_turned, read_rgb, read_sizes
 from ccim_ray.datasets.registry import load_dataset
 from ccim_ray.datasets.subject import Subject, subjects_to_table
 from ccim_ray.deconfounders.card import CONTEXT_FEATURES
@@ -91,7 +91,9 @@ def _located(request: PredictionRequest, cluster: ClusterResources) -> list[Loca
     if request.pictures.other_files:
         say(f"  {request.pictures.other_files} files are no pictures by their names: passed over")
     sizes = dict(zip(images, read_sizes([root / image for image in images]), strict=True))
-    detections = request.detections([i for i in images if not isinstance(sizes[i], UnreadableImage)])
+    readable = [image for image in images if not isinstance(sizes[image], UnreadableImage)]
+    _tell_turned([image for image in readable if is_stored_turned(root / image)])
+    detections = request.detections(readable)
     if detections:
         detect_persons(detections, root, cluster, request.weights_dir, rates)
         lines = located_by_detector(images, detections.read(), sizes, detections.box_source)
@@ -102,6 +104,14 @@ def _located(request: PredictionRequest, cluster: ClusterResources) -> list[Loca
         detect_persons(poses, root, cluster, request.weights_dir, rates)
         lines = with_poses(lines, poses.read())
     return with_depth(lines, root) if "depth" in request.views and not request.depth_model else lines
+
+
+def _tell_turned(images: Sequence[str]) -> None:
+    if images:
+        say(
+            f"  {len(images)} pictures are stored turned (EXIF orientation), such as {images[0]}: they are read as "
+            "stored, as boxes are in the datasets; for photos from a phone, turn the pixels first"
+        )
 
 
 def _key(request: PredictionRequest, subjects: Sequence[Subject]) -> str:

@@ -107,6 +107,16 @@ def test_exif_orientation_is_left_alone_since_boxes_are_in_stored_pixels(tmp_pat
     Image.fromarray(photo(40, 30)).save(tmp_path / "a.jpg", exif=exif)
     assert images.read_rgb(tmp_path / "a.jpg").shape == (30, 40, 3)
     assert images.read_size(tmp_path / "a.jpg") == (40, 30)
+    assert images.is_stored_turned(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("orientation", [None, 1])
+def test_a_picture_that_is_shown_as_stored_is_not_turned(tmp_path, orientation):
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    Image.fromarray(photo(40, 30)).save(tmp_path / "a.jpg", exif=exif)
+    assert not images.is_stored_turned(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
