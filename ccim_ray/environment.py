@@ -24,6 +24,7 @@ def environment_tags(gpu_names: Sequence[str] = (), plug_ins: Mapping[str, str] 
         with contextlib.suppress(PackageNotFoundError):
             tags[f"ccim.version.{package}"] = _version(package)
     tags |= {f"ccim.version.{package}": of_package for package, of_package in (plug_ins or {}).items()}
+    tags["ccim.host"] = platform.node()
     tags["ccim.cpu_count"] = str(os.cpu_count())
     tags["ccim.cpu_model"] = _cpu_model()
     if gpu_names:

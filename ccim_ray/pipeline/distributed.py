@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -10,7 +11,6 @@ import ray.train.torch
 import torch
 from ray.train.v2.api.config import FailureConfig
 
-from ccim_ray.storage import Storage
 from ccim_ray.training import Process
 from ccim_ray.trial import run_trial, threads_of_a_trial
 from ccim_ray.trial_folder import Trial
@@ -19,10 +19,9 @@ RESTARTS = 2
 """How often a group is started again after a worker died or raised, each time from the last checkpoint."""
 
 
-def train_distributed(trial: Trial, gpus_per_worker: float, storage: Storage) -> None:
-    """Train with ``experiment.workers`` processes; the result is in the trial's folder."""
+def train_distributed(trial: Trial, gpus_per_worker: float, groups: Path) -> None:
+    """Train with ``experiment.workers`` processes; the result is in the trial's folder, Ray Train's in ``groups``."""
     per_worker = {"CPU": 1.0, "GPU": gpus_per_worker} if gpus_per_worker else {"CPU": 1.0}
-    folder = storage.root / "train"
     trainer = ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={"trial": trial, "gpus": gpus_per_worker},
@@ -33,12 +32,12 @@ def train_distributed(trial: Trial, gpus_per_worker: float, storage: Storage) ->
         ),
         run_config=ray.train.RunConfig(
             name=trial.signature,
-            storage_path=str(folder),
+            storage_path=str(groups),
             failure_config=FailureConfig(max_failures=RESTARTS, controller_failure_limit=1),
         ),
     )
     trainer.fit()
-    shutil.rmtree(folder / trial.signature, ignore_errors=True)
+    shutil.rmtree(groups / trial.signature, ignore_errors=True)
 
 
 def _worker(config: dict[str, Any]) -> None:

@@ -24,6 +24,9 @@ from ccim_ray.trial_folder import Trial
 ATTEMPTS = 3
 """Runs of a trial whose process dies or raises, before it is given up."""
 
+GROUPS = "train"
+"""Below the storage: where Ray Train keeps its own state of DDP groups."""
+
 
 def run_trials(
     trials: Sequence[Trial],
@@ -43,7 +46,7 @@ def run_trials(
         task = tune.with_parameters(_head_task, trials=by_signature, gpus=gpus)
         trainable = tune.with_resources(task, {"cpu": 1, "gpu": gpus})
     else:
-        task = tune.with_parameters(_distributed_task, trials=by_signature, gpus=gpus, storage=storage)
+        task = tune.with_parameters(_distributed_task, trials=by_signature, gpus=gpus, groups=storage.root / GROUPS)
         # The process that steers a DDP group takes no CPU from it: with a share of one, a group that needs
         # every CPU of the cluster would wait for ever.
         trainable = tune.with_resources(task, tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}]))
@@ -122,8 +125,8 @@ def _head_task(config: dict[str, Any], trials: dict[str, Trial], gpus: float) ->
         tune.report({"failed": f"{error}"})
 
 
-def _distributed_task(config: dict[str, Any], trials: dict[str, Trial], gpus: float, storage: Storage) -> None:
+def _distributed_task(config: dict[str, Any], trials: dict[str, Trial], gpus: float, groups: Path) -> None:
     from ccim_ray.pipeline.distributed import train_distributed
 
-    train_distributed(trials[config["signature"]], gpus, storage)
+    train_distributed(trials[config["signature"]], gpus, groups)
     tune.report({"status": "ended"})

@@ -23,7 +23,7 @@ from ray.tune.search import Searcher
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.pipeline.cluster import REQUEST_ERROR
-from ccim_ray.pipeline.trials import ATTEMPTS, failure_reason
+from ccim_ray.pipeline.trials import ATTEMPTS, GROUPS, failure_reason
 from ccim_ray.resources import ClusterResources, TrialResources
 from ccim_ray.storage import Storage
 from ccim_ray.trial_folder import Metrics, Trial, read_result
@@ -96,7 +96,7 @@ def tune_trials(
             tune.with_parameters(_head_task, gpus=gpus, metric=metric), {"cpu": 1, "gpu": gpus}
         )
     else:
-        task = tune.with_parameters(_distributed_task, gpus=gpus, metric=metric, storage=storage)
+        task = tune.with_parameters(_distributed_task, gpus=gpus, metric=metric, groups=storage.root / GROUPS)
         # As in trials.py: a share of a CPU for what steers a group could keep the group from starting.
         trainable = tune.with_resources(task, tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}]))
     folder, name = storage.root / "tune", f"search-{os.getpid()}"
@@ -211,7 +211,7 @@ def _head_task(config: dict[str, Any], gpus: float, metric: str) -> None:
     tune.report({"status": "ended", "value": math.nan})
 
 
-def _distributed_task(config: dict[str, Any], gpus: float, metric: str, storage: Storage) -> None:
+def _distributed_task(config: dict[str, Any], gpus: float, metric: str, groups: Path) -> None:
     """Follow the group's journal from beside it: a stop ends this function, hence its process, and that the group."""
     from ccim_ray.pipeline.distributed import train_distributed
 
@@ -221,7 +221,7 @@ def _distributed_task(config: dict[str, Any], gpus: float, metric: str, storage:
 
     def train() -> None:
         try:
-            train_distributed(trial, gpus, storage)
+            train_distributed(trial, gpus, groups)
         except Exception as error:  # raised again below, in the thread that Tune listens to
             trouble.append(error)
 
