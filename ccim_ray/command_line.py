@@ -7,11 +7,12 @@ import io
 import json
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TypeVar
 
 import tyro
 
@@ -203,6 +204,10 @@ class TrainingFlags(CommonFlags):
     """GPUs of each process, may be a fraction."""
     max_concurrent: _Resource = None
     """Trials at a time."""
+    quiet: bool = False
+    """Print the tables and what went wrong, and nothing else."""
+    log: Literal["text", "json"] = "text"
+    """json: one JSON object a line on stdout, for programs; docs/progress.md says what is in them."""
 
     def _trainable(self) -> str | None:
         if self.trainable not in (None, "head", "all"):
@@ -296,27 +301,44 @@ def parse(flags: type[Flags], description: str) -> Flags:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(flags, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+            read = tyro.cli(flags, description=description, config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as end:
         if end.code == 2:
             fail(_first_paragraph(complaint.getvalue()) + "; --help lists the flags")
         raise
+    if isinstance(read, TrainingFlags):
+        from ccim_ray.console import choose_output
+
+        choose_output(read.quiet, read.log)
+    return read
 
 
 def run(job: Callable[[], int]) -> None:
     """Run a job and exit with its status; a RequestError becomes one line on stderr and status 2."""
+    from ccim_ray.console import event
+
     try:
         status = job()
     except RequestError as error:
+        event("error", text=str(error))
+        event("end", status=2)
         fail(str(error))
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
         status = 130
+        print(f"interrupted: the same command goes on from here: {typed_command(sys.argv)}", file=sys.stderr)
+    event("end", status=status)
     sys.stdout.flush()
     raise SystemExit(status)
 
 
-def fail(message: str) -> None:
+def typed_command(argv: Sequence[str]) -> str:
+    """What is typed to run the job in ``argv``: by name where it is installed, by its file in a checkout."""
+    job, home = Path(argv[0]), Path(__file__).parents[1]
+    installed = job.parent == home / "jobs" and not (home / "pyproject.toml").exists()
+    return shlex.join(["python", *(["-m", "ccim_ray", job.stem] if installed else [argv[0]]), *argv[1:]])
+
+
+def fail(message: str) -> NoReturn:
     """One line on stderr, exit status 2."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)

@@ -85,14 +85,14 @@ class Inspection:
 
         Raises RequestError where files of a trial, its inputs, or a picture are missing.
         """
-        from ccim_ray.console import console, say  # torch is slow to import: only where it is used
+        from ccim_ray.console import say, show  # torch is slow to import: only where it is used
         from ccim_ray.reports.inspection_report import write_inspection
 
         split = self.split_of(plan)
         say(f"Looking at {split} with {len(plan.trials)} models")
         report = write_inspection(plan, split, self.sample, self.cases, self.draw_seed, folder)
         for table, remarks in report.parts:
-            console.print(table)
+            show(table)
             for remark in remarks:
                 say(remark)
         return report.files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ccim_ray.command_line import Count, Integers, some
+from ccim_ray.command_line import Count, Integers, some, typed_command
 from ccim_ray.errors import RequestError
 from ccim_ray.training_flags import CcimFlags
 
@@ -96,8 +95,9 @@ class SearchFlags(CcimFlags):
         chosen = {_FLAG_OF.get(key, key): value for key, value in values.items()}
         if self.sizes and len(set(self.sizes)) == 1:
             chosen["dictionary_size"] = self.sizes[0]
-        flags = replace(CcimFlags(**shared), plan=False, seeds=self.fresh_seeds(), **chosen)
-        return shlex.join(["python", str(job), *written_out(flags)])
+        shared |= {"seeds": self.fresh_seeds()}
+        flags = replace(CcimFlags(**shared), plan=False, quiet=False, log="text", **chosen)
+        return typed_command([str(job), *written_out(flags)])
 
 
 def written_out(flags: CcimFlags) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ccim_ray.console import console, say
+from ccim_ray.console import say, show
 from ccim_ray.deconfounders.registry import deconfounder_card
 from ccim_ray.errors import RequestError
 from ccim_ray.hyperparameters import SearchSpace
@@ -25,7 +25,7 @@ def search(flags: SearchFlags, space: SearchSpace, command: Sequence[str]) -> in
     request = search_request(flags, space, command)
     if flags.plan:
         plan = request.plan(without_weights=True)
-        console.print(plan_table(request.full_plan(plan), request.sweep.storage, request.sweep.resources))
+        show(plan_table(request.full_plan(plan), request.sweep.storage, request.sweep.resources))
         say(counts(request.attempts(plan), request.num_samples))
         for line in missing_lines(plan):
             say(line)

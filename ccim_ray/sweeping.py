@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from ccim_ray.baselines.cards import CARDS
 from ccim_ray.baselines.registry import baseline_card
-from ccim_ray.command_line import TrainingFlags, some
-from ccim_ray.console import console, say
+from ccim_ray.command_line import TrainingFlags, some, typed_command
+from ccim_ray.console import say, show
 from ccim_ray.experiment import Experiment
 from ccim_ray.inspecting import Inspection
 from ccim_ray.perception.architectures import architecture
@@ -33,7 +32,7 @@ def sweep(flags: TrainingFlags, space: Space, command: Sequence[str], inspection
         plan = request.plan(without_weights=True)
         if inspection:
             inspection.split_of(plan)  # what is wrong is told here too
-        console.print(plan_table(plan, request.storage, request.resources))
+        show(plan_table(plan, request.storage, request.resources))
         for line in (*setting_lines(plan), *missing_lines(plan)):
             say(line)
         if space.compares_models:
@@ -61,7 +60,7 @@ def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dic
     else:
         plan = plan.only(plan.views, (), request.storage)
     if flags.plan:
-        console.print(plan_table(plan, request.storage, request.resources))
+        show(plan_table(plan, request.storage, request.resources))
         for line in missing_lines(plan):
             say(line)
         return 0
@@ -95,7 +94,7 @@ def sweep_request(flags: TrainingFlags, space: Space, command: Sequence[str]) ->
         data_root=flags.data_root,
         load_options=flags.load_options(),
         weights_dir=Path(weights).expanduser().absolute() if weights else None,
-        command=f"python {shlex.join(command)}",
+        command=typed_command(command),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ccim_ray.console import console, say, stage
+from ccim_ray.console import say, show, stage
 from ccim_ray.context_bias import EmotionBias, measure
 from ccim_ray.context_bias_request import BiasRequest, images_of_split
 from ccim_ray.datasets.confounded_scenes.world import is_complete
@@ -73,7 +73,7 @@ def measure_context_bias(request: BiasRequest) -> int:
     if not found:
         raise RequestError(f"--splits {' '.join(request.splits)}: none of {', '.join(categories)} can be measured")
     report = write_context_bias(request, found, persons.scene_names)
-    console.print(report.table)
+    show(report.table)
     say(report.summary)
     say(f"Results in {request.folder}: {', '.join(path.name for path in report.files)}")
     return 0

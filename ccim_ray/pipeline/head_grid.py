@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from ccim_ray.errors import RequestError
+from ccim_ray.pipeline.interruption import Interruption
 from ccim_ray.pipeline.trials import ATTEMPTS, write_failure
 from ccim_ray.resources import ClusterResources, TrialResources
 from ccim_ray.trial_folder import Trial
@@ -21,17 +22,24 @@ from ccim_ray.trial_folder import Trial
 CHECKPOINT_SECONDS = 10.0
 """Most that a killed grid has to train again of each trial that ran; most trials are shorter than this."""
 
+LOOK_SECONDS = 0.5
+"""How often it is looked whether the job is to stop."""
+
 
 def run_head_grid(
     trials: Sequence[Trial],
     cluster: ClusterResources,
     resources: TrialResources,
     on_end: Callable[[Trial, str | None], None],
+    on_start: Callable[[Trial], None] = lambda trial: None,
+    interruption: Interruption | None = None,
 ) -> None:
     """Run all head trials; ``on_end`` hears of each at once, with the reason of a failure or None.
 
     A failed trial leaves ``failure.json`` in its folder. One whose process dies is run again, ATTEMPTS times in all.
+    Where the interruption is requested, it returns early, and nobody hears of the trials that did not end.
     """
+    interruption = interruption or Interruption()
     gpus = resources.gpus(cluster)
     options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": ATTEMPTS - 1}
     actor = ray.remote(**options)(_HeadTrainer)
@@ -41,17 +49,20 @@ def run_head_grid(
     idle = deque(trainers)
     running: dict[Any, tuple[Trial, Any]] = {}
     try:
-        while waiting or running:
-            while waiting and idle:
+        while (waiting or running) and not interruption.may_leave():
+            while waiting and idle and not interruption.requested:
                 trial, trainer = waiting.popleft(), idle.pop()
+                on_start(trial)
+                interruption.started(trial)
                 running[trainer.train.remote(trial)] = trial, trainer
-            (ended, *_), _ = ray.wait(list(running), num_returns=1)
-            trial, trainer = running.pop(ended)
-            idle.append(trainer)
-            reason = _reason(ended)
-            if reason:
-                write_failure(trial, reason)
-            on_end(trial, reason)
+            for ended in ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)[0]:
+                trial, trainer = running.pop(ended)
+                idle.append(trainer)
+                reason = _reason(ended)
+                if reason:
+                    write_failure(trial, reason)
+                interruption.ended(trial)
+                on_end(trial, reason)
     finally:
         for trainer in trainers:
             ray.kill(trainer)

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from ccim_ray.console import console, say
+from ccim_ray.console import complain, follow_trials, live_view, say, show, tell_end, tell_start
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.environment import environment_tags
 from ccim_ray.errors import RequestError
 from ccim_ray.hyperparameters import in_words
 from ccim_ray.pipeline.cluster import leave_on_sigterm
+from ccim_ray.pipeline.interruption import Interruption
 from ccim_ray.pipeline.preparation import prepare
 from ccim_ray.pipeline.sweep import connect, mlflow_command, notes_of_baselines, tags_of
 from ccim_ray.pipeline.trials import write_failure
@@ -31,6 +32,7 @@ from ccim_ray.storage import write_json
 from ccim_ray.study import Attempt, AttemptState, Study
 from ccim_ray.tracking import Tracker
 from ccim_ray.trial_folder import Trial
+from ccim_ray.trial_progress import TrialsProgress, kind_of
 from ccim_ray.validation import best_so_far, standard_error
 
 
@@ -49,17 +51,18 @@ def run_search(request: SearchRequest) -> int:
         say(f"Storage {request.sweep.storage}")
         is_open = sum(attempt.counts for attempt in before) < request.num_samples
         tracker, cluster = connect(request.sweep, is_open)
-        dataset = _prepared(request, plan, cluster) if cluster else plan.source.dataset
-        start = request.space.start(request.base)
-        study = Study(request.study_file(plan), request.search_id(plan), request.space, start, request.search_seed)
-        search = _Search(request, plan, study, dataset.metric)
-        with _recording(search, tracker) as recorder:
-            search.recorder = recorder
-            search.run(cluster)
-            chosen = search.chosen()
-            report = write_search_report(folder, request, study, f"val/{dataset.metric}", chosen)
-            recorder.finish_with(report.files)
-        console.print(report.table)
+        with live_view():
+            dataset = _prepared(request, plan, cluster) if cluster else plan.source.dataset
+            start = request.space.start(request.base)
+            study = Study(request.study_file(plan), request.search_id(plan), request.space, start, request.search_seed)
+            search = _Search(request, plan, study, dataset.metric)
+            with _recording(search, tracker) as recorder:
+                search.recorder = recorder
+                search.run(cluster)
+                chosen = search.chosen()
+                report = write_search_report(folder, request, study, f"val/{dataset.metric}", chosen)
+                recorder.finish_with(report.files)
+        show(report.table)
         for remark in report.remarks:
             say(remark)
         say(f"Results in {report.folder}: {', '.join(path.name for path in report.files)}")
@@ -86,6 +89,8 @@ class _Search:
         self._running: dict[str, tuple[Attempt, PlannedTrial]] = {}
         self._failed = 0
         self._best: float | None = None
+        self.interruption = Interruption()
+        self._progress: TrialsProgress | None = None
         self.stopping = EarlyStopping(request.base.epochs, request.grace_epochs, request.reduction_factor)
 
     @property
@@ -99,11 +104,10 @@ class _Search:
 
     def run(self, cluster: ClusterResources | None) -> None:
         """Train what is still to be tried."""
-        for attempt in self.study.attempts():
-            if attempt.counts:
-                planned = self._planned(attempt)
-                self._remember(attempt, planned)
-                self.recorder.catch_up(planned)
+        before = [(attempt, self._planned(attempt)) for attempt in self.study.attempts() if attempt.counts]
+        for attempt, planned in before:
+            self._remember(attempt, planned)
+            self.recorder.catch_up(planned)
         to_run = self.request.num_samples - self._counted
         if not cluster or to_run <= 0:
             return
@@ -111,18 +115,32 @@ class _Search:
         at_a_time = min(to_run, sweep.resources.concurrent(cluster, sweep.workers))
         say(f"Searching with {to_run} trials, {at_a_time} at a time")
         leave_on_sigterm(lambda: say("SIGTERM: leaving; the same command goes on from the last epochs"))
-        tune_trials(
-            self, self.request.base, self.metric, to_run, self.stopping, sweep.storage, cluster, sweep.resources
+        base, where = self.request.base, (sweep.storage, cluster, sweep.resources)
+        kinds = [kind_of(base)] * to_run
+        self._progress = progress = TrialsProgress(
+            kinds, at_a_time, self.plan.source.train_subjects, self.metric, lambda planned: planned.setting
         )
+        for _, planned in before:
+            progress.know(planned)
+        with follow_trials(progress), self.interruption.on_ctrl_c():
+            tune_trials(self, base, self.metric, to_run, self.stopping, *where, self.interruption)
+        if self.interruption.requested and not self.is_complete:
+            raise KeyboardInterrupt
 
     def propose(self, tune_id: str) -> Trial | None:
         """The next trial that nobody has trained yet; what another job has, is told to the study at once."""
-        while self._counted + len(self._running) + self._failed < self.request.num_samples:
+        while (
+            not self.interruption.requested
+            and self._counted + len(self._running) + self._failed < self.request.num_samples
+        ):
             attempt = self.study.ask()
             planned = self._planned(attempt)
             self._running[tune_id] = (attempt, planned)
             if planned.is_open:
                 self.recorder.follow(planned)
+                if self._progress:
+                    self._progress.started(planned)
+                    tell_start(planned)
                 return planned.trial
             self.ended(tune_id, None)
             self._remember(attempt, planned)
@@ -155,7 +173,11 @@ class _Search:
         told = {"done": score + (", the best so far" if is_best else ""), "failed": f"FAILED: {why}"}
         outcome = told.get(state, f"{state} {why}" + (f" ({score})" if score else ""))
         ended = self._counted + self._failed
-        say(f"  [{ended}/{self.request.num_samples}] trial {attempt.number}: {outcome}; {in_words(attempt.values)}")
+        if self._progress:
+            self._progress.ended(planned, state == "failed")
+            tell_end(self._progress, planned, state, why)
+        tell = complain if state == "failed" else say
+        tell(f"  [{ended}/{self.request.num_samples}] trial {attempt.number}: {outcome}; {in_words(attempt.values)}")
         self.recorder.follow(planned)
         self.recorder.end(planned.trial.signature)
 

@@ -6,11 +6,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 
-from ccim_ray.console import console, say
+from ccim_ray.console import complain, event, follow_trials, live_view, say, show, tell_end, tell_start
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.end_to_end_results import end_to_end_results
 from ccim_ray.environment import environment_tags
@@ -18,6 +18,7 @@ from ccim_ray.inspecting import Inspection
 from ccim_ray.perception.weight_files import file_digest
 from ccim_ray.pipeline.cluster import join_cluster, leave_on_sigterm
 from ccim_ray.pipeline.head_grid import run_head_grid
+from ccim_ray.pipeline.interruption import Interruption
 from ccim_ray.pipeline.preparation import load_again, prepare
 from ccim_ray.pipeline.trials import run_trials
 from ccim_ray.plan import Plan, PlannedTrial, trial_state
@@ -40,6 +41,7 @@ from ccim_ray.sweep_request import SweepRequest
 from ccim_ray.sweep_tags import constant_tags, description_tags, mean_metrics
 from ccim_ray.tracking import Tracker, without_password
 from ccim_ray.trial_folder import Trial, read_result
+from ccim_ray.trial_progress import TrialsProgress, kind_of
 
 
 def run_sweep(request: SweepRequest, inspection: Inspection | None = None) -> int:
@@ -59,27 +61,31 @@ def run_sweep(request: SweepRequest, inspection: Inspection | None = None) -> in
     tracker, cluster = connect(request, needs_inputs or plan.source.lacks_world())
     if cluster:
         request.resources.check(cluster, request.workers)
-    if cluster and needs_inputs:
-        dataset = prepare(plan, request.storage, cluster, request.weights_dir)
-    else:
-        dataset = load_again(plan.source, request.storage)
-    with _recording(request, plan, tracker) as recorder:
-        if cluster and to_run:
-            _train(to_run, request, cluster, recorder, len(dataset.subjects))
-        report, means, constants = _report(request, plan, dataset)
-        console.print(report.table)
-        for remark in report.remarks:
-            say(remark)
-        recorder.summarise(means, constants)
-        files = report.files
-        recorder.finish_with(files)
-        if inspection and all(_state(planned)[0] == "done" for planned in plan.trials):
-            files = (*files, *inspection.look(plan, report.folder))
+    with ExitStack() as drawing:
+        drawing.enter_context(live_view())
+        if cluster and needs_inputs:
+            dataset = prepare(plan, request.storage, cluster, request.weights_dir)
+        else:
+            dataset = load_again(plan.source, request.storage)
+        with _recording(request, plan, tracker) as recorder:
+            if cluster and to_run:
+                _train(plan, request, cluster, recorder, dataset)
+            drawing.close()  # what follows is to stay
+            report, means, constants = _report(request, plan, dataset)
+            show(report.table)
+            for remark in report.remarks:
+                say(remark)
+            recorder.summarise(means, constants)
+            files = report.files
             recorder.finish_with(files)
+            if inspection and all(_state(planned)[0] == "done" for planned in plan.trials):
+                files = (*files, *inspection.look(plan, report.folder))
+                recorder.finish_with(files)
     for planned in plan.trials:
         state, reason = _state(planned)
         if state != "done":
-            say(f"{_title(planned, request)}: {state}{f': {reason}' if reason else ''}")
+            complain(f"{_title(planned, request)}: {state}{f': {reason}' if reason else ''}")
+    event("results", folder=str(report.folder), files=[path.name for path in files])
     say(f"Results in {report.folder}: {', '.join(path.name for path in files)}")
     say(f"Done in {time.monotonic() - started:.0f} s")
     say(f"Compare the runs: {mlflow_command(request)}")
@@ -115,41 +121,67 @@ def _recording(request: SweepRequest, plan: Plan, tracker: Tracker) -> Iterator[
         recorder.close(status)
 
 
-def _train(
-    to_run: Sequence[PlannedTrial],
-    request: SweepRequest,
-    cluster: ClusterResources,
-    recorder: Recorder,
-    subjects: int,
-) -> None:
-    """Run the open trials, those of one kind together; tell of each as it ends."""
+def _train(plan: Plan, request: SweepRequest, cluster: ClusterResources, recorder: Recorder, dataset: Dataset) -> None:
+    """Run the open trials, those of one kind together; tell of each as it ends.
+
+    Raises KeyboardInterrupt where Ctrl-C stopped them.
+    """
+    to_run = [planned for planned in plan.trials if planned.is_open]
     say(f"Training {len(to_run)} trials, {_concurrency(to_run, request, cluster)} at a time")
     by_signature = {planned.trial.signature: planned for planned in to_run}
+    progress = _progress(plan, request, cluster, dataset)
     done = 0
+
+    def on_start(trial: Trial) -> None:
+        progress.started(by_signature[trial.signature])
+        tell_start(by_signature[trial.signature])
 
     def on_end(trial: Trial, reason: str | None) -> None:
         nonlocal done
         done += 1
         planned = by_signature[trial.signature]
-        say(f"  [{done}/{len(to_run)}] {_title(planned, request)}: {_outcome(trial, reason)}")
+        tell = complain if reason else say
+        tell(f"  [{done}/{len(to_run)}] {_title(planned, request)}: {_outcome(trial, reason)}")
+        progress.ended(planned, failed=reason is not None)
+        tell_end(progress, planned, *_state(planned))
         recorder.end(trial.signature)
 
-    def kind(planned: PlannedTrial) -> tuple[str, int, str]:
-        experiment = planned.trial.experiment
-        return experiment.trainable, experiment.workers, experiment.baseline
-
     leave_on_sigterm(lambda: say("SIGTERM: leaving; the same command goes on from the last epochs"))
-    for _, group in groupby(sorted(to_run, key=kind), key=kind):
-        trials = [planned.trial for planned in group]
-        started = time.monotonic()
-        if request.space.preview:
-            run_head_grid(trials, cluster, request.resources, on_end)
-            continue
-        run_trials(trials, request.storage, cluster, request.resources, on_end)
-        epochs = sum(trial.experiment.epochs for trial in trials)
-        Rates(request.storage.rates).record(
-            rate_of_training(trials[0].experiment), epochs * subjects, time.monotonic() - started
-        )
+    interruption = Interruption()
+    with follow_trials(progress), interruption.on_ctrl_c():
+        for _, group in groupby(sorted(to_run, key=_kind), key=_kind):
+            trials = [planned.trial for planned in group]
+            started = time.monotonic()
+            if request.space.preview:
+                run_head_grid(trials, cluster, request.resources, on_end, on_start, interruption)
+                continue
+            run_trials(trials, request.storage, cluster, request.resources, on_end, on_start, interruption)
+            if not interruption.requested:
+                units = sum(trial.experiment.epochs for trial in trials) * len(dataset.subjects)
+                rate = rate_of_training(trials[0].experiment)
+                rates = Rates(request.storage.rates)
+                rates.record(rate, units, time.monotonic() - started)
+    if interruption.requested and _any_unfinished(plan):
+        raise KeyboardInterrupt
+
+
+def _kind(planned: PlannedTrial) -> tuple[str, int, str]:
+    experiment = planned.trial.experiment
+    return experiment.trainable, experiment.workers, experiment.baseline
+
+
+def _progress(plan: Plan, request: SweepRequest, cluster: ClusterResources, dataset: Dataset) -> TrialsProgress:
+    to_run = [planned for planned in plan.trials if planned.is_open]
+    kinds = [kind_of(planned.trial.experiment) for planned in to_run]
+    train_subjects = sum(subject.split == "train" for subject in dataset.subjects)
+    at_a_time = _concurrency(to_run, request, cluster)
+    progress = TrialsProgress(
+        kinds, at_a_time, train_subjects, dataset.metric, lambda planned: _title(planned, request)
+    )
+    for planned in plan.trials:
+        if not planned.is_open:
+            progress.know(planned)
+    return progress
 
 
 def _ledger(request: SweepRequest, plan: Plan) -> list[LedgerEntry]:

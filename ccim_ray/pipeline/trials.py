@@ -17,9 +17,10 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from ccim_ray.errors import RequestError
+from ccim_ray.pipeline.interruption import Interruption, StopCleanly
 from ccim_ray.resources import ClusterResources, TrialResources
 from ccim_ray.storage import Storage, write_json
-from ccim_ray.trial_folder import Trial
+from ccim_ray.trial_folder import Trial, read_result
 
 ATTEMPTS = 3
 """Runs of a trial whose process dies or raises, before it is given up."""
@@ -34,11 +35,15 @@ def run_trials(
     cluster: ClusterResources,
     resources: TrialResources,
     on_end: Callable[[Trial, str | None], None],
+    on_start: Callable[[Trial], None] = lambda trial: None,
+    interruption: Interruption | None = None,
 ) -> None:
     """Run all trials; ``on_end`` hears of each at once, with the reason of a failure or None.
 
-    The trials share one baseline mode and world size. A failed trial leaves ``failure.json`` in its folder.
+    The trials share one baseline mode and world size. A failed trial leaves ``failure.json`` in its folder. Where
+    the interruption is requested, it returns early, and nobody hears of the trials that did not end.
     """
+    interruption = interruption or Interruption()
     first = trials[0].experiment
     by_signature = {trial.signature: trial for trial in trials}
     gpus = resources.gpus(cluster)
@@ -65,32 +70,49 @@ def run_trials(
             verbose=0,
             # A DDP group starts its dead workers again by itself.
             failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1 if first.trainable == "head" else 0),
-            callbacks=[_EndOfTrial(by_signature, on_end)],
+            callbacks=[_Listener(by_signature, on_start, on_end, interruption)],
+            stop=StopCleanly(interruption),
         ),
     )
     tuner.fit()
     shutil.rmtree(folder / name, ignore_errors=True)
 
 
-class _EndOfTrial(tune.Callback):
-    """Tells of every trial that ends, as it ends."""
+class _Listener(tune.Callback):
+    """Tells of every trial that starts or ends, at once."""
 
-    def __init__(self, trials: dict[str, Trial], on_end: Callable[[Trial, str | None], None]) -> None:
-        self._trials, self._on_end = trials, on_end
+    def __init__(
+        self,
+        trials: dict[str, Trial],
+        on_start: Callable[[Trial], None],
+        on_end: Callable[[Trial, str | None], None],
+        interruption: Interruption,
+    ) -> None:
+        self._trials, self._on_start, self._on_end, self._interruption = trials, on_start, on_end, interruption
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune saves its callbacks to resume from them; this one is made anew each time
 
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        started = self._trials[trial.config["signature"]]
+        if not self._interruption.requested:
+            self._on_start(started)
+        self._interruption.started(started)
+
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         ended = self._trials[trial.config["signature"]]
-        reason = trial.last_result.get("failed")
+        reason = (trial.last_result or {}).get("failed")
+        self._interruption.ended(ended)
         if reason:
             write_failure(ended, reason)
+        elif self._interruption.requested and read_result(Path(ended.paths.folder)) is None:
+            return  # it was stopped
         self._on_end(ended, reason)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         failed = self._trials[trial.config["signature"]]
         reason = failure_reason(trial)
+        self._interruption.ended(failed)
         write_failure(failed, reason)
         self._on_end(failed, reason)
 

@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.pipeline.cluster import REQUEST_ERROR
+from ccim_ray.pipeline.interruption import Interruption, StopCleanly
 from ccim_ray.pipeline.trials import ATTEMPTS, GROUPS, failure_reason
 from ccim_ray.resources import ClusterResources, TrialResources
 from ccim_ray.storage import Storage
@@ -82,8 +83,9 @@ def tune_trials(
     storage: Storage,
     cluster: ClusterResources,
     resources: TrialResources,
+    interruption: Interruption,
 ) -> None:
-    """Run what the proposer proposes, ``num_samples`` trials at most.
+    """Run what the proposer proposes, ``num_samples`` trials at most, or until an interruption may be followed.
 
     Args:
         like: an experiment with the baseline mode and world size that all of them have.
@@ -115,7 +117,8 @@ def tune_trials(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1 if head else 0),
-            callbacks=[_Listener(proposer)],
+            callbacks=[_Listener(proposer, interruption)],
+            stop=StopCleanly(interruption),
         ),
     )
     try:
@@ -155,11 +158,14 @@ class _Proposals(Searcher):
 class _Listener(tune.Callback):
     """Passes on what Tune hears of its trials."""
 
-    def __init__(self, proposer: Proposer) -> None:
-        self._proposer = proposer
+    def __init__(self, proposer: Proposer, interruption: Interruption) -> None:
+        self._proposer, self._interruption = proposer, interruption
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._interruption.started(trial.config["trial"])
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
@@ -168,9 +174,14 @@ class _Listener(tune.Callback):
             self._proposer.hear(trial.trial_id, result["epochs"], result["value"])
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._proposer.ended(trial.trial_id, trial.last_result.get("failed"))
+        ended: Trial = trial.config["trial"]
+        self._interruption.ended(ended)
+        reason = (trial.last_result or {}).get("failed")
+        if reason or not self._interruption.requested or read_result(Path(ended.paths.folder)):
+            self._proposer.ended(trial.trial_id, reason)  # what only the interruption stopped is asked for again
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._interruption.ended(trial.config["trial"])
         self._proposer.ended(trial.trial_id, failure_reason(trial))
 
 
