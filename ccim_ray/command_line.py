@@ -204,6 +204,8 @@ class TrainingFlags(CommonFlags):
     """GPUs of each process, may be a fraction."""
     max_concurrent: _Resource = None
     """Trials at a time."""
+    price_per_hour: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """With --plan: what an hour of one GPU costs where trials take GPUs, else of one CPU, in any currency."""
     quiet: bool = False
     """Print the tables and what went wrong, and nothing else."""
     log: Literal["text", "json"] = "text"

@@ -62,9 +62,8 @@ def measure_bias(flags: BiasFlags) -> int:
     if flags.plan:
         from ccim_ray.console import say, show
         from ccim_ray.reports.plan_report import missing_lines, plan_table
-        from ccim_ray.resources import TrialResources
 
-        show(plan_table(request.plan, request.storage, TrialResources()))
+        show(plan_table(request.plan, request.storage))
         for line in missing_lines(request.plan):
             say(line)
         say(f"measure {', '.join(request.categories)}: seconds, done anew at every run; to {request.folder}")

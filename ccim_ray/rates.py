@@ -28,6 +28,11 @@ def rate_of_training(experiment: Experiment) -> str:
     return f"train/{experiment.baseline}/{experiment.trainable}"
 
 
+def rate_of_step(experiment: Experiment, device: str) -> str:
+    """Name of the speed of one process that trains such a trial on such a device, in subjects times epochs a second."""
+    return f"step/{experiment.baseline}/{experiment.trainable}/{device}"
+
+
 class Rates:
     """Units a second of each stage: what this storage measured last, else the reference machine's."""
 

@@ -96,7 +96,7 @@ class SearchFlags(CcimFlags):
         if self.sizes and len(set(self.sizes)) == 1:
             chosen["dictionary_size"] = self.sizes[0]
         shared |= {"seeds": self.fresh_seeds()}
-        flags = replace(CcimFlags(**shared), plan=False, quiet=False, log="text", **chosen)
+        flags = replace(CcimFlags(**shared), plan=False, price_per_hour=None, quiet=False, log="text", **chosen)
         return typed_command([str(job), *written_out(flags)])
 
 

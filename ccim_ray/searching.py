@@ -14,7 +14,7 @@ from ccim_ray.reports.plan_report import missing_lines, plan_table
 from ccim_ray.search_flags import SearchFlags
 from ccim_ray.search_request import SearchRequest, counts
 from ccim_ray.space import Space
-from ccim_ray.sweeping import sweep_request
+from ccim_ray.sweeping import placed, sweep_request
 
 
 def search(flags: SearchFlags, space: SearchSpace, command: Sequence[str]) -> int:
@@ -25,7 +25,10 @@ def search(flags: SearchFlags, space: SearchSpace, command: Sequence[str]) -> in
     request = search_request(flags, space, command)
     if flags.plan:
         plan = request.plan(without_weights=True)
-        show(plan_table(request.full_plan(plan), request.sweep.storage, request.sweep.resources))
+        full = request.full_plan(plan)
+        show(plan_table(full, request.sweep.storage))
+        for line in placed(full, request.sweep, flags.price_per_hour):
+            say(line)
         say(counts(request.attempts(plan), request.num_samples))
         for line in missing_lines(plan):
             say(line)

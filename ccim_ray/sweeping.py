@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,14 @@ from ccim_ray.baselines.cards import CARDS
 from ccim_ray.baselines.registry import baseline_card
 from ccim_ray.command_line import TrainingFlags, some, typed_command
 from ccim_ray.console import say, show
+from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.inspecting import Inspection
 from ccim_ray.perception.architectures import architecture
+from ccim_ray.plan import Plan
+from ccim_ray.reports.placement_report import placement_lines, placements
 from ccim_ray.reports.plan_report import missing_lines, plan_table, setting_lines
-from ccim_ray.resources import TrialResources
+from ccim_ray.resources import TrialResources, this_machine
 from ccim_ray.space import Space
 from ccim_ray.sweep_request import SweepRequest
 from ccim_ray.tracking import default_tracking_uri
@@ -32,8 +36,9 @@ def sweep(flags: TrainingFlags, space: Space, command: Sequence[str], inspection
         plan = request.plan(without_weights=True)
         if inspection:
             inspection.split_of(plan)  # what is wrong is told here too
-        show(plan_table(plan, request.storage, request.resources))
-        for line in (*setting_lines(plan), *missing_lines(plan)):
+        show(plan_table(plan, request.storage))
+        where = placed(plan, request, flags.price_per_hour)
+        for line in (*where, *setting_lines(plan), *missing_lines(plan)):
             say(line)
         if space.compares_models:
             from ccim_ray.model_size import size_lines  # torch is slow to import, and other plans do without
@@ -45,6 +50,19 @@ def sweep(flags: TrainingFlags, space: Space, command: Sequence[str], inspection
 
     with request.storage.kept_up_to_date():
         return run_sweep(request, inspection)
+
+
+def placed(plan: Plan, request: SweepRequest, price_per_hour: float | None) -> list[str]:
+    """What ``--plan`` says of where trials would run. RequestError where not even one fits, or for a wrong price."""
+    if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
+        raise RequestError(f"--price-per-hour {price_per_hour:g}: give a number from 0")
+    if "RAY_ADDRESS" in os.environ:
+        from ccim_ray.pipeline.cluster import join_cluster  # Ray is slow to import: only where there is a cluster
+
+        cluster = join_cluster()
+    else:
+        cluster = this_machine()
+    return placement_lines(placements(plan, request.storage, request.resources, cluster), cluster, price_per_hour)
 
 
 def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dictionaries: bool) -> int:
@@ -60,7 +78,7 @@ def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dic
     else:
         plan = plan.only(plan.views, (), request.storage)
     if flags.plan:
-        show(plan_table(plan, request.storage, request.resources))
+        show(plan_table(plan, request.storage))
         for line in missing_lines(plan):
             say(line)
         return 0

@@ -57,7 +57,9 @@ def join_cluster() -> ClusterResources:
     for name in ("ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told in one line each
     available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return ClusterResources(int(available.get("CPU", 1)), int(available.get("GPU", 0)))
+    mark = "accelerator_type:"
+    kinds = "+".join(sorted(name.removeprefix(mark) for name in available if name.startswith(mark)))
+    return ClusterResources(int(available.get("CPU", 1)), int(available.get("GPU", 0)), kinds)
 
 
 def require_one_machine(storage: Storage) -> None:

@@ -22,7 +22,7 @@ from ccim_ray.pipeline.interruption import Interruption
 from ccim_ray.pipeline.preparation import load_again, prepare
 from ccim_ray.pipeline.trials import run_trials
 from ccim_ray.plan import Plan, PlannedTrial, trial_state
-from ccim_ray.rates import Rates, rate_of_training
+from ccim_ray.rates import Rates, rate_of_step, rate_of_training
 from ccim_ray.recording import Recorder, Status, run_title
 from ccim_ray.reports.preview_report import preview_report
 from ccim_ray.reports.sweep_report import SweepReport, write_sweep_report
@@ -161,8 +161,17 @@ def _train(plan: Plan, request: SweepRequest, cluster: ClusterResources, recorde
                 rate = rate_of_training(trials[0].experiment)
                 rates = Rates(request.storage.rates)
                 rates.record(rate, units, time.monotonic() - started)
+                _record_steps(rates, trials, len(dataset.subjects), request.resources.device(cluster))
     if interruption.requested and _any_unfinished(plan):
         raise KeyboardInterrupt
+
+
+def _record_steps(rates: Rates, trials: Sequence[Trial], subjects: int, device: str) -> None:
+    """Keep how fast a process of such a trial trains on such a device, for ``--plan``."""
+    results = [result for trial in trials if (result := read_result(Path(trial.paths.folder)))]
+    experiment = trials[0].experiment
+    seconds = experiment.workers * sum(result.seconds for result in results)
+    rates.record(rate_of_step(experiment, device), subjects * sum(result.epochs for result in results), seconds)
 
 
 def _kind(planned: PlannedTrial) -> tuple[str, int, str]:

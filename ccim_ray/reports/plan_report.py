@@ -15,7 +15,6 @@ from ccim_ray.perception.architectures import architecture, is_geometry
 from ccim_ray.plan import SHARD_SUBJECTS, Plan, PlannedView
 from ccim_ray.rates import REFERENCE_MACHINE, Rates, rate_of_training
 from ccim_ray.reports.published import published_of
-from ccim_ray.resources import TrialResources
 from ccim_ray.storage import Storage
 
 PICTURE_BYTES = {"caer_s": 36_000, "emotic": 9_000, "groupwalk": 9_000}
@@ -111,24 +110,22 @@ def _trial_rows(plan: Plan, subjects: int) -> list[PlanRow]:
     return rows
 
 
-def plan_table(plan: Plan, storage: Storage, resources: TrialResources) -> Table:
+def plan_table(plan: Plan, storage: Storage) -> Table:
     """The plan as a table, with the sum of the times that are known."""
     rates = Rates(storage.rates)
     table = Table(title=f"Plan (storage {storage})", title_justify="left")
     for heading in ("stage", "there", "to do", "time", "disk"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
-    known, unknown, disk, gpu_hours = 0.0, False, 0.0, 0.0
+    known, unknown, disk = 0.0, False, 0.0
     for row in plan_rows(plan):
         seconds = rates.seconds(row.rate, row.units) if row.rate and row.units else 0.0
         unknown |= seconds is None
         known += seconds or 0.0
         disk += row.disk
-        if row.stage.startswith("train") and seconds and resources.gpus_per_worker:
-            gpu_hours += seconds / 3600 * resources.gpus_per_worker * resources.trials_at_a_time
         table.add_row(row.stage, row.there, row.to_do, _duration(seconds), _size(row.disk))
     table.add_section()
     total = "?" if unknown and not known else ("at least " if unknown else "") + _duration(known)
-    table.add_row("all", "", f"{gpu_hours:.2f} GPU-hours" if gpu_hours else "", total, _size(disk))
+    table.add_row("all", "", "", total, _size(disk))
     measured_here = all(rates.is_own(row.rate) for row in plan_rows(plan) if row.rate and row.units)
     table.caption = (
         f"Times are estimates by speeds {'of this storage' if measured_here else 'measured on ' + REFERENCE_MACHINE}; "

@@ -13,7 +13,6 @@ from ccim_ray.plan import SHARD_SUBJECTS, make_plan
 from ccim_ray.presets import default_experiment
 from ccim_ray.rates import Rates
 from ccim_ray.reports.plan_report import plan_rows, plan_table
-from ccim_ray.resources import TrialResources
 from ccim_ray.storage import Storage, write_json
 from ccim_ray.trial_folder import TrialResult
 
@@ -32,9 +31,9 @@ def make(storage, world=WORLD, seeds=(0, 1), **changes):
     return make_plan([*chosen.items()], seeds, storage, None)
 
 
-def printed(plan, storage, resources=None):
+def printed(plan, storage):
     text = StringIO()
-    Console(width=160, file=text).print(plan_table(plan, storage, resources or TrialResources()))
+    Console(width=160, file=text).print(plan_table(plan, storage))
     return text.getvalue()
 
 
@@ -138,12 +137,3 @@ def test_the_time_of_each_of_our_baselines_is_estimated_from_the_first_run_on(ba
     text = printed(make_plan([("CCIM", base)], (0,), storage, None), storage)
     assert text.count("?") == 1  # in the legend
     assert "estimates by speeds measured on two CPU cores, no GPU" in text
-
-
-def test_gpu_hours_are_counted_where_gpus_are_asked_for(storage):
-    Rates(storage.rates).record("train/emot_net/head", 3, 1)
-    plan = make(storage, epochs=3)
-    assert "GPU-hours" not in printed(plan, storage)  # how many a trial takes, the cluster would decide
-    hours = 0.5 * 2 * 6 * PICTURES * 3 / 3 / 3600
-    resources = TrialResources(max_concurrent=2, gpus_per_worker=0.5)
-    assert f"{hours:.2f} GPU-hours" in printed(plan, storage, resources)
