@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -79,14 +80,18 @@ def complain(message: str) -> None:
         console.print(message, markup=False)
 
 
-def show(table: Table) -> None:
-    """A table of results or of a plan."""
-    if _output.form == "json":
-        columns = [_unmarked(column.header) for column in table.columns]
-        cells = zip(*([_unmarked(cell) for cell in column.cells] for column in table.columns), strict=True)
-        event("table", title=_unmarked(table.title or ""), columns=columns, rows=[list(row) for row in cells])
-    else:
-        console.print(table)
+def show(shown: Table | Group) -> None:
+    """Tables of results or of a plan, with the text between them."""
+    if _output.form != "json":
+        console.print(shown)
+        return
+    for part in shown.renderables if isinstance(shown, Group) else (shown,):
+        if isinstance(part, Table):
+            columns = [_unmarked(column.header) for column in part.columns]
+            cells = zip(*([_unmarked(cell) for cell in column.cells] for column in part.columns), strict=True)
+            event("table", title=_unmarked(part.title or ""), columns=columns, rows=[list(row) for row in cells])
+        else:
+            event("message", text=str(part))
 
 
 @contextmanager
@@ -181,6 +186,8 @@ def _tell_of_stage(progress: StageProgress) -> None:
 
 
 def _unmarked(cell: Any) -> str:
+    if isinstance(cell, Padding):
+        return _unmarked(cell.renderable)
     return Text.from_markup(cell).plain if isinstance(cell, str) else str(cell)
 
 
