@@ -5,6 +5,7 @@ The process that trains appends. Whoever follows the trial reads, and may do so 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -61,11 +62,20 @@ class Journal:
 
         Raises:
             ValueError: ``step`` is not above the last one; call ``rewind`` first.
+            RequestError: the disk is full or gone; the journal is as it was.
         """
         if self._last_step is not None and step <= self._last_step:
             raise ValueError(f"step {step} follows step {self._last_step} in {self.path}: rewind first")
-        os.write(self._descriptor, _encode(JournalLine(step, time.time(), dict(metrics))))
-        os.fsync(self._descriptor)
+        line = _encode(JournalLine(step, time.time(), dict(metrics)))
+        whole = os.fstat(self._descriptor).st_size
+        try:
+            written = os.write(self._descriptor, line)
+            if written < len(line):  # a disk that runs full takes what still fits
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._descriptor)
+        except OSError as error:
+            os.ftruncate(self._descriptor, whole)
+            raise RequestError(f"cannot write {self.path}: {error.strerror}; make room and run again") from error
         self._last_step = step
 
     def rewind(self, step: int) -> None:

@@ -160,3 +160,18 @@ def test_a_folder_that_cannot_be_made_is_a_request_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match="--storage"):
         Journal(Path(tmp_path / "file" / "journal.jsonl"))
+
+
+def test_a_disk_that_takes_half_a_line_is_one_error_and_leaves_whole_lines(path, full_disk):
+    metrics = {f"metric-{number}": 0.125 for number in range(64)}  # about 1.3 KB a line: the fourth does not fit
+    with Journal(path) as journal:
+        with full_disk(), pytest.raises(RequestError, match=f"cannot write {path}: .*make room") as failure:
+            for step in range(8):
+                journal.append(step, metrics)
+        assert "\n" not in str(failure.value)
+        steps = [line.step for line in read_journal(path)]
+        assert steps == list(range(len(steps)))
+        assert steps
+        assert path.read_bytes().endswith(b"\n")
+        journal.append(len(steps), metrics)
+    assert [line.step for line in read_journal(path)] == [*steps, len(steps)]
