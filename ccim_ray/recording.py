@@ -21,7 +21,7 @@ from ccim_ray.console import say
 from ccim_ray.errors import RequestError
 from ccim_ray.plan import PlannedTrial, trial_state
 from ccim_ray.reports.trial_report import draw_trial_figures, model_example
-from ccim_ray.storage import read_json
+from ccim_ray.storage import only_process, read_json
 from ccim_ray.sweep_tags import published_tag
 from ccim_ray.tracking import LoggedRun, Tracker, TrialRun
 from ccim_ray.trial_folder import MODEL_FILES, read_result
@@ -166,18 +166,24 @@ class Recorder:
         return self._runs[signature]
 
     def _record_end(self, planned: PlannedTrial) -> None:
+        # Of two sweeps over the same trial, the second finds what the first has logged.
+        with only_process(Path(planned.trial.paths.folder) / ".recording"):
+            self._log_end(planned)
+
+    def _log_end(self, planned: PlannedTrial) -> None:
         folder = Path(planned.trial.paths.folder)
         state, reason = trial_state(folder)
         run = self._run(planned)
         self.tracker.replay(run, folder / "journal.jsonl")
         result = read_result(folder)
+        ended = (folder / "result.json").stat().st_mtime if result else None
         if result and result.status == "done" and not (self.validation_only or self.numbers_only):
-            self.tracker.log_final(run, result.metrics)
+            self.tracker.log_final(run, result.metrics, ended)
             self._log_artifacts(run, planned, folder)
         elif result and result.status == "done":
             of = "val/" if self.validation_only else ""
             shown = {name: value for name, value in result.metrics.items() if name.startswith(of)}
-            self.tracker.log_final(run, shown)
+            self.tracker.log_final(run, shown, ended)
             self.tracker.log_artifacts(run.run_id, [folder / "experiment.json"], "config")
         status = _RUN_STATUS.get(state, "FAILED")
         self.tracker.finish(run.run_id, status, f"{state}: {reason}" if reason else None)

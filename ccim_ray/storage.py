@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -36,6 +37,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+@contextmanager
+def only_process(lock: Path) -> Iterator[None]:
+    """Hold the file ``lock``: of several processes, on this machine or sharing the folder, one at a time goes on.
+
+    A process that dies lets go. Raises RequestError where the folder cannot be written.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = lock.open("a")
+    except OSError as error:
+        raise RequestError(f"cannot write {lock}: {error.strerror}; give a folder that can be written") from error
+    with held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def write_json(path: Path, value: Any) -> None:

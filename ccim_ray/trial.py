@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from ccim_ray.perception.backbones import Backbone, build_backbone
 from ccim_ray.perception.weights import load_backbone
 from ccim_ray.prepared import TrialInputs, TrialPaths
 from ccim_ray.recogniser import Recogniser
-from ccim_ray.storage import write_json
+from ccim_ray.storage import only_process, write_json
 from ccim_ray.training import ALONE, Process, train
 from ccim_ray.trial_folder import Metrics, Trial, TrialResult, read_result
 
@@ -110,7 +109,8 @@ def run_trial(
     Raises RequestError for inputs that are missing or damaged.
     """
     folder = Path(trial.paths.folder)
-    with _alone_in(folder) if process.rank == 0 else nullcontext():
+    # Two jobs that want the same trial do not train it side by side: the second waits, and finds it done.
+    with only_process(folder / ".lock") if process.rank == 0 else nullcontext():
         ended = read_result(folder)
         # Another job may have trained it meanwhile, or this process died after it had written the result.
         return ended or _train_and_write(trial, folder, process, on_epoch, read, checkpoint_seconds)
@@ -145,15 +145,6 @@ def _train_and_write(
         write_json(folder / "result.json", result.as_dict())
         (folder / "checkpoint.pt").unlink(missing_ok=True)  # nothing is left to go on with
     return result
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Two jobs that want the same trial do not train it side by side: the second waits, and finds it done."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def describe_model(folder: Path, experiment: Experiment, categories: tuple[str, ...], multi_label: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccim_ray.errors import RequestError
+from ccim_ray.storage import only_process
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,7 +71,9 @@ def connect(uri: str) -> MlflowClient:
             client.search_experiments(max_results=1)
         return client
     database = _sqlite_path(uri)
-    with _only_process(database) if database is not None else contextlib.nullcontext():
+    # Two processes that create the same MLflow database at once break each other.
+    lock = database.with_name(f".{database.name}.lock") if database is not None else None
+    with only_process(lock) if lock else contextlib.nullcontext():
         if re.match(r"(sqlite|postgresql|mysql|mssql)\b", uri):
             _probe_database(uri)
         client = MlflowClient(uri)
@@ -99,15 +101,6 @@ def _probe_database(uri: str) -> None:
 def _sqlite_path(uri: str) -> Path | None:
     match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
     return Path(match[1]) if match else None
-
-
-@contextlib.contextmanager
-def _only_process(database: Path) -> Iterator[None]:
-    """Two processes that create the same MLflow database at once break each other."""
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f".{database.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

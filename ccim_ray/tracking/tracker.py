@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import re
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, TypeVar
 
 from ccim_ray.errors import RequestError
 from ccim_ray.journal import read_journal
+from ccim_ray.storage import only_process
 from ccim_ray.tracking.connection import connect, request_errors, without_password
 from ccim_ray.tracking.model import pack_model
 
@@ -85,12 +88,14 @@ class Tracker:
     Args:
         uri: a database (created where it is SQLite and does not exist) or a tracking server.
         experiment: ``<dataset>/<space>``, created where it does not exist.
-        artifact_root: folder for the artefacts of a database; a server decides for itself.
+        artifact_root: folder for the artefacts of a database; a server decides for itself. Processes with the same
+            one do not create the same run twice.
     """
 
     def __init__(self, uri: str, experiment: str, artifact_root: Path | None) -> None:
         self.uri = uri
         self.experiment = experiment
+        self._lock = artifact_root.with_name(".mlflow-runs.lock") if artifact_root else None
         with request_errors(uri):
             self._client = connect(uri)
             self._experiment_id = self._find_or_create_experiment(artifact_root)
@@ -145,26 +150,28 @@ class Tracker:
         run.logged_step = max(logged_step, lines[-1].step)
 
     @_reported
-    def log_final(self, run: TrialRun, metrics: Mapping[str, float]) -> None:
+    def log_final(self, run: TrialRun, metrics: Mapping[str, float], ended: float | None = None) -> None:
         """Send what was measured after training, at the step after the last epoch, once.
 
-        Names that the epochs have logged too, such as ``val/...``, end with the value of the model that is kept.
+        ``ended`` is when, in unix seconds: of points that two processes send at once, MLflow keeps those with the same
+        time once. Names that the epochs have logged too, such as ``val/...``, end with the value of the kept model.
         """
         if not metrics:
             return
-        step, now = self._logged_step(run, "train/loss") + 1, int(time.time() * 1000)
+        step, when = self._logged_step(run, "train/loss") + 1, int((ended or time.time()) * 1000)
         last = max(metrics)  # sent last: a run that holds it at this step holds them all
         history = self._client.get_metric_history(run.run_id, metric_name(last))
         if not any(point.step == step for point in history):
-            self._log_metrics(run.run_id, [(name, metrics[name], now, step) for name in sorted(metrics)])
+            self._log_metrics(run.run_id, [(name, metrics[name], when, step) for name in sorted(metrics)])
 
     @_reported
     def log_summary(self, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Set what was found over all trials of a sweep; earlier values of the same names give way."""
+        """Set what was found over all trials of a sweep; a value gives way to another one, and is not sent again."""
         from mlflow.entities import RunTag
 
-        now = int(time.time() * 1000)
-        self._log_metrics(run_id, [(name, value, now, 0) for name, value in metrics.items()])
+        held, now = self._client.get_run(run_id).data.metrics, int(time.time() * 1000)
+        changed = {name: value for name, value in metrics.items() if held.get(metric_name(name)) != value}
+        self._log_metrics(run_id, [(name, value, now, 0) for name, value in changed.items()])
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     @_reported
@@ -206,6 +213,9 @@ class Tracker:
             return f"models:/{model.model_id}"
         if model is None:
             model = self._client.create_logged_model(self._experiment_id, MODEL_NAME, run_id)
+            for sent_again in self._client.search_logged_models([self._experiment_id], by_run):
+                if sent_again.model_id != model.model_id:
+                    self._client.delete_logged_model(sent_again.model_id)
         with tempfile.TemporaryDirectory() as folder:
             packed = Path(folder) / MODEL_NAME
             pack_model(packed, model, run_id, model_folder, example_input, example_output, loader_module)
@@ -276,12 +286,13 @@ class Tracker:
         """Run id, and whether the run is new."""
         from mlflow.entities import Param, RunTag
 
-        run = next(self._search(found), None)
+        with only_process(self._lock) if self._lock else nullcontext():
+            run = next(self._search(found), None)
+            run_id = run.run_id if run else self._create_run(name, tags)
         if run is None:
-            run_id = self._client.create_run(self._experiment_id, tags=dict(tags), run_name=name).info.run_id
             held: Mapping[str, str] = {}
         else:
-            run_id, held = run.run_id, run.params
+            held = run.params
             if "ccim.reason" in run.tags:
                 self._client.delete_tag(run_id, "ccim.reason")
             self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
@@ -290,6 +301,16 @@ class Tracker:
         for start in range(0, len(missing), PARAMS_PER_CALL):
             self._client.log_batch(run_id, params=missing[start : start + PARAMS_PER_CALL])
         return run_id, run is None
+
+    def _create_run(self, name: str, tags: Mapping[str, str]) -> str:
+        """Id of a new run, of which there is one though the answer was lost and MLflow's client asked a second time."""
+        asked = {"ccim.created": secrets.token_hex(8)}
+        run_id: str = self._client.create_run(self._experiment_id, tags={**tags, **asked}, run_name=name).info.run_id
+        if self.uri.startswith("http"):
+            for run in self._search(asked):
+                if run.run_id != run_id:
+                    self._client.delete_run(run.run_id)
+        return run_id
 
     def _search(self, tags: Mapping[str, str]) -> Iterator[LoggedRun]:
         filter_string = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())

@@ -1,5 +1,8 @@
 """The recorder's last words: what MLflow did not take is told, and the run is ended all the same."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from mlflow import MlflowClient
 
@@ -11,6 +14,7 @@ from ccim_ray.prepared import TrialPaths
 from ccim_ray.presets import default_experiment
 from ccim_ray.recording import Recorder
 from ccim_ray.storage import write_json
+from ccim_ray.tracking import Tracker
 from ccim_ray.trial_folder import Trial, TrialResult
 
 
@@ -93,3 +97,36 @@ def test_means_and_constants_of_the_sweep_are_on_its_run(tracker, uri, tmp_path)
     run = MlflowClient(uri).get_run(parent)
     assert run.data.metrics == {"mean/test/mAP/vanilla _a_": 0.5}
     assert (run.data.tags["ccim.constants.0"], run.data.tags["ccim.question"]) == ("{}", "Does it?")
+
+
+def test_what_the_sweep_found_is_sent_again_only_where_it_changed(tracker, uri):
+    for means in ({"mean/a": 0.25, "mean/b": 0.5}, {"mean/a": 0.25, "mean/b": 0.75}):
+        parent = tracker.open_parent("sweep", "a sweep", {}, {})
+        tracker.log_summary(parent, means, {})
+    client = MlflowClient(uri)
+    assert [point.value for point in client.get_metric_history(parent, "mean/a")] == [0.25]
+    assert sorted(point.value for point in client.get_metric_history(parent, "mean/b")) == [0.5, 0.75]
+
+
+def test_two_sweeps_that_record_the_same_trial_at_once_give_one_run_with_each_point_once(storage, uri, tmp_path):
+    planned = planned_in(tmp_path / "0123", 3)
+    write_json(tmp_path / "0123" / "result.json", TrialResult("done", {"test/accuracy": 0.5}).as_dict())
+    trackers = [Tracker(uri, "caer_s/dict_size", storage / "mlflow-artifacts") for _ in range(4)]
+    begin = threading.Barrier(len(trackers))
+
+    def record(tracker):
+        begin.wait()
+        parent = tracker.open_parent("sweep", "a sweep", {}, {})
+        recorder = Recorder(tracker, parent, (), {}, numbers_only=True)
+        recorder.start()
+        recorder.catch_up(planned)
+        recorder.close("FINISHED")
+
+    with ThreadPoolExecutor(len(trackers)) as sweeps:
+        list(sweeps.map(record, trackers))
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("caer_s/dict_size")
+    parent, child = sorted(client.search_runs([experiment.experiment_id]), key=lambda run: run.data.tags["ccim.kind"])
+    assert {parent.info.status, child.info.status} == {"FINISHED"}
+    assert [point.step for point in client.get_metric_history(child.info.run_id, "train/loss")] == [0, 1, 2]
+    assert [point.step for point in client.get_metric_history(child.info.run_id, "test/accuracy")] == [3]
