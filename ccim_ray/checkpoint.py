@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ccim_ray.errors import RequestError
+from ccim_ray.sealed_files import damage, damaged_record, sealed
 from ccim_ray.storage import atomic_path
 
 
@@ -46,6 +47,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimiz
     if not path.exists():
         return None
     try:
+        wrong = damaged_record(path)
+        if wrong:
+            raise ValueError(wrong)
         content = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(content["model"])
         optimiser.load_state_dict(content["optimiser"])
@@ -63,12 +67,15 @@ def save_weights(path: Path, model: nn.Module) -> None:
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write named tensors as safetensors, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(tensors))  # save_file would keep other users from reading it
+        temporary.write_bytes(sealed(save(tensors)))  # save_file would keep other users from reading it
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Strictly load what save_weights wrote. Raises RequestError where the file is missing or does not fit."""
+    """Strictly load what save_weights wrote. Raises RequestError where it is missing, damaged, or does not fit."""
     try:
+        wrong = damage(path)
+        if wrong:
+            raise RuntimeError(wrong)
         model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
         first = str(error).splitlines()[0]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ccim_ray.errors import RequestError
 from ccim_ray.principal_components import components_from, rows_of_a_block, spread_of
+from ccim_ray.sealed_files import damage, sealed
 from ccim_ray.storage import atomic_path
 
 FORMAT_VERSION = 1
@@ -132,7 +133,7 @@ class ConfounderDictionary:
         # One key, because safetensors writes several in an order that changes from call to call.
         description = json.dumps({"format": FORMAT_VERSION, "provenance": dict(self.provenance)}, sort_keys=True)
         with atomic_path(Path(path)) as temporary:
-            temporary.write_bytes(save(tensors, {_METADATA_KEY: description}))
+            temporary.write_bytes(sealed(save(tensors, {_METADATA_KEY: description})))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -142,6 +143,9 @@ class ConfounderDictionary:
         if not Path(path).is_file():
             raise RequestError(f"{path}: no such dictionary file; build it with jobs/build_dictionary.py")
         try:
+            wrong = damage(Path(path))
+            if wrong:
+                raise ValueError(wrong)
             with safe_open(path, framework="pt") as file:
                 description = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

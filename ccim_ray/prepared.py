@@ -5,6 +5,7 @@ Shape suffixes: S subjects, K categories, D feature, H height, W width, C colour
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Held = TypeVar("Held")
 SHARD_COLUMNS = ["subject_id", "reason", "rows"]
+DIGEST = b"sha256"
 
 
 @dataclass(frozen=True)
@@ -137,13 +139,14 @@ def read_subject_index(path: Path) -> SubjectIndex:
 
 def write_shard(path: Path, subject_ids: list[str], rows: Array, reasons: list[str | None]) -> None:
     """Write one shard atomically: ``.parquet`` for small rows, ``.arrow`` (memory-mappable) for maps and pictures."""
+    rows = np.ascontiguousarray(rows)
     columns = pa.table(
         {
             "subject_id": pa.array(subject_ids, pa.string()),
             "reason": pa.array(reasons, pa.string()),
-            "rows": pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(rows)),
+            "rows": pa.FixedShapeTensorArray.from_numpy_ndarray(rows),
         }
-    )
+    ).replace_schema_metadata({DIGEST: _shard_digest(subject_ids, reasons, [rows])})
     with atomic_path(path) as temporary:
         if path.suffix == ".parquet":
             pq.write_table(columns, temporary, compression="none", use_dictionary=False, write_page_checksum=True)
@@ -189,14 +192,40 @@ def _require_subjects(folder: Path, found: list[str], subject_ids: tuple[str, ..
 
 
 def read_shard(path: Path, columns: list[str] = SHARD_COLUMNS) -> pa.Table:
-    """Columns of a shard; rows of an ``.arrow`` file stay memory-mapped. Raises RequestError where it is damaged."""
+    """Columns of a shard; rows of an ``.arrow`` file stay memory-mapped.
+
+    Raises RequestError where it is damaged, which is compared with the digest in it where all columns are read.
+    """
     try:
         if path.suffix == ".parquet":
-            return pq.read_table(path, columns=columns, page_checksum_verification=True).select(columns)
-        with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all().select(columns)
-    except (pa.ArrowException, KeyError, OSError) as error:
+            table = pq.read_table(path, columns=columns, page_checksum_verification=True).select(columns)
+        else:
+            with pa.memory_map(str(path)) as source:
+                table = pa.ipc.open_file(source).read_all().select(columns)
+        written = (table.schema.metadata or {}).get(DIGEST)  # none by versions before this one
+        if written and columns == SHARD_COLUMNS:
+            table.validate(full=True)  # damaged offsets would be followed to anywhere
+            if not _is_of_shards(table.schema):
+                raise ValueError("its columns are of other types")
+            rows = [chunk.to_numpy_ndarray() for chunk in table["rows"].chunks]
+            if written != _shard_digest(table["subject_id"].to_pylist(), table["reason"].to_pylist(), rows):
+                raise ValueError("it does not have the digest that was written")
+        return table
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise RequestError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def _is_of_shards(schema: pa.Schema) -> bool:
+    subject_id, reason, rows = schema.types
+    return subject_id == reason == pa.string() and isinstance(rows, pa.FixedShapeTensorType)
+
+
+def _shard_digest(subject_ids: list[str], reasons: list[str | None], parts: Sequence[Array]) -> bytes:
+    described = json.dumps([subject_ids, reasons, *(f"{part.dtype} {part.shape[1:]}" for part in parts[:1])])
+    digest = hashlib.sha256(described.encode())
+    for part in parts:
+        digest.update(part.data)
+    return digest.hexdigest().encode()
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from ccim_ray.perception.backbones import build_backbone
 from ccim_ray.perception.views import ViewMaker
 from ccim_ray.persons import Person, subjects_of
 from ccim_ray.recogniser import Recogniser
+from ccim_ray.sealed_files import damage
 from ccim_ray.storage import read_json
 from ccim_ray.trial import assemble_recogniser, blank_dictionary
 from ccim_ray.trial_folder import MODEL_FILES
@@ -177,9 +178,12 @@ def view_requests(experiment: Experiment, depth_model: Path | None = None) -> di
 
 def _recogniser(weights: Path, experiment: Experiment, num_categories: int) -> Recogniser:
     try:
+        wrong = damage(weights)
+        if wrong:
+            raise OSError(wrong)
         state = load_file(weights)
     except (SafetensorError, OSError) as error:
-        raise RequestError(f"{weights} is damaged ({error})") from error
+        raise RequestError(f"{weights} is damaged ({error}); delete {weights.parent} to train it anew") from error
     dictionary = blank_dictionary(experiment)
     if experiment.deconfounder == "ccim":
         dictionary = ConfounderDictionary(state["ccim.dictionary_ND"], state["ccim.prior_N"], {})

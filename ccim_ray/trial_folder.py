@@ -8,7 +8,9 @@ from typing import Any
 
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
+from ccim_ray.journal import read_journal
 from ccim_ray.prepared import TrialPaths
+from ccim_ray.sealed_files import damage, damaged_record
 from ccim_ray.storage import read_json
 
 Metrics = dict[str, float]
@@ -50,6 +52,29 @@ class Trial:
     signature: str
     paths: TrialPaths
     weights_dir: str | None = None
+
+
+def clear_damaged_progress(folder: Path) -> str | None:
+    """Remove the progress of an unfinished trial where it is damaged, so that the trial starts anew.
+
+    Returns what was wrong, in words; None where nothing was. Of a trial that another job runs, every file is whole.
+    """
+    checkpoint, best, journal = (folder / name for name in ("checkpoint.pt", "best.safetensors", "journal.jsonl"))
+    wrong = None
+    try:
+        read_journal(journal)
+    except RequestError:
+        wrong = f"{journal} is damaged"
+    if checkpoint.exists():
+        try:
+            faults = {checkpoint: damaged_record(checkpoint), best: damage(best) if best.exists() else "it is missing"}
+        except FileNotFoundError:
+            return None  # the trial has ended meanwhile, in another job
+        wrong = next((f"{path} is damaged ({fault})" for path, fault in faults.items() if fault), wrong)
+    if wrong:
+        for path in (checkpoint, best, journal):
+            path.unlink(missing_ok=True)
+    return wrong
 
 
 def read_result(folder: Path) -> TrialResult | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import ray
 
 from ccim_ray.console import say, stage
+from ccim_ray.errors import RequestError
 from ccim_ray.experiment import DictionarySettings
 from ccim_ray.plan import Plan, PlannedDictionary
 from ccim_ray.prepared import read_subject_index
@@ -30,11 +31,11 @@ T = TypeVar("T")
 
 
 def build_dictionaries(plan: Plan, rates: Rates) -> None:
-    """Build every dictionary of the plan that is not there, from the train split's context features.
+    """Build every dictionary of the plan that is not there, or is damaged, from the train split's context features.
 
     Raises RequestError where a size exceeds the number of features.
     """
-    missing = [planned for planned in plan.dictionaries if not planned.path.exists()]
+    missing = [planned for planned in plan.dictionaries if not _is_usable(planned.path)]
     if not missing:
         return
     from ccim_ray.feature_blocks import feature_blocks
@@ -54,6 +55,20 @@ def build_dictionaries(plan: Plan, rates: Rates) -> None:
             ready, pending = ray.wait(pending)
             progress.advance(ray.get(ready[0]))
     rates.record("cluster", sum(planned.settings.size for planned in missing), progress.seconds)
+
+
+def _is_usable(path: Path) -> bool:
+    """Whether the dictionary is there; of one that is damaged is told, for it is made again."""
+    from ccim_ray.confounders import ConfounderDictionary
+
+    if not path.exists():
+        return False
+    try:
+        ConfounderDictionary.load(path)
+    except RequestError as error:
+        say(f"  made again: {str(error).rpartition(';')[0]}")
+        return False
+    return True
 
 
 def is_large(blocks: Sequence[FeatureBlock]) -> bool:

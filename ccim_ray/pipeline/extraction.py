@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,37 @@ from ccim_ray.datasets.subject import Subject, subjects_from_table, subjects_to_
 from ccim_ray.errors import RequestError
 from ccim_ray.perception.architectures import ViewRequest, is_geometry
 from ccim_ray.plan import SHARD_SUBJECTS, PlannedView
-from ccim_ray.prepared import write_shard
+from ccim_ray.prepared import read_shard, write_shard
 from ccim_ray.rates import Rates
 from ccim_ray.resources import ClusterResources
 
 
 def missing_shards(views: Sequence[PlannedView], subjects: int) -> list[tuple[int, tuple[int, ...]]]:
-    """Numbers of the shards that some view lacks, each with the numbers of those views."""
+    """Numbers of the shards that some view lacks, each with the numbers of those views.
+
+    Every shard that is there is read; of those that are damaged is told, for they are made again.
+    """
+    numbers = range(-(-subjects // SHARD_SUBJECTS))
+    paths = [shard_path(view, number) for number in numbers for view in views]
+    with ThreadPoolExecutor() as threads:  # digests are computed without Python's lock
+        usable = iter(list(threads.map(_is_usable, paths)))
     missing = []
-    for number in range(-(-subjects // SHARD_SUBJECTS)):
-        lacking = tuple(k for k, view in enumerate(views) if not shard_path(view, number).exists())
+    for number in numbers:
+        lacking = tuple(k for k in range(len(views)) if not next(usable))
         if lacking:
             missing.append((number, lacking))
     return missing
+
+
+def _is_usable(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        read_shard(path)
+    except RequestError as error:
+        say(f"  made again: {str(error).partition(';')[0]}")
+        return False
+    return True
 
 
 def shard_path(view: PlannedView, number: int) -> Path:

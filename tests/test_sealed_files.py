@@ -1,0 +1,139 @@
+"""Damage of every kind of stored file is told, wherever it strikes: no changed value is ever read."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from ccim_ray.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint, save_weights
+from ccim_ray.confounders import ConfounderDictionary
+from ccim_ray.errors import RequestError
+from ccim_ray.journal import Journal, read_journal
+from ccim_ray.prepared import read_shard, write_shard
+from ccim_ray.trial_folder import clear_damaged_progress
+
+IDS = [f"subject-{number}" for number in range(8)]
+FLIPS = 120
+
+
+def model(seed=0):
+    torch.manual_seed(seed)
+    made = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    optimiser = torch.optim.AdamW(made.parameters())
+    made(torch.randn(4, 6)).sum().backward()
+    optimiser.step()
+    return made, optimiser
+
+
+def tensors_of(made, optimiser):
+    moments = [value for state in optimiser.state_dict()["state"].values() for value in state.values()]
+    return [value.tolist() for value in (*made.state_dict().values(), *moments)]
+
+
+def write_features(path):
+    write_shard(path, IDS, np.arange(8 * 16, dtype=np.float32).reshape(8, 16), [None] * 7 + ["truncated"])
+
+
+def write_pictures(path):
+    write_shard(path, IDS, np.arange(8 * 4 * 4 * 3, dtype=np.uint8).reshape(8, 4, 4, 3), [None] * 7 + ["truncated"])
+
+
+def shard_content(path):
+    table = read_shard(path)
+    return table["subject_id"].to_pylist(), table["reason"].to_pylist(), table["rows"].to_pylist()
+
+
+def dictionary_content(path):
+    loaded = ConfounderDictionary.load(path)
+    return loaded.prototypes_ND.tolist(), loaded.prior_N.tolist(), dict(loaded.provenance)
+
+
+def weights_content(path):
+    loaded, optimiser = model(seed=1)
+    load_weights(path, loaded)
+    return [value.tolist() for value in loaded.state_dict().values()]
+
+
+def checkpoint_content(path):
+    loaded = model(seed=1)
+    return load_checkpoint(path, *loaded), tensors_of(*loaded)
+
+
+KINDS = {
+    "features": ("shard-00000.parquet", write_features, shard_content),
+    "pictures": ("shard-00000.arrow", write_pictures, shard_content),
+    "dictionary": (
+        "z.safetensors",
+        lambda path: ConfounderDictionary.random(4, 6, seed=0).save(path),
+        dictionary_content,
+    ),
+    "weights": ("best.safetensors", lambda path: save_weights(path, model()[0]), weights_content),
+    "checkpoint": (
+        "checkpoint.pt",
+        lambda path: save_checkpoint(path, Checkpoint(3, 0.5, 2), *model()),
+        checkpoint_content,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flipped_bit_is_told_or_changes_nothing(tmp_path, kind):
+    name, write, content_of = KINDS[kind]
+    path = tmp_path / name
+    write(path)
+    whole, expected = path.read_bytes(), content_of(path)
+    generator = random.Random(0)
+    told = 0
+    for _ in range(FLIPS):
+        damaged = bytearray(whole)
+        damaged[generator.randrange(len(whole))] ^= 1 << generator.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            assert content_of(path) == expected
+        except RequestError:
+            told += 1
+    assert told > FLIPS // 4
+    for length in (0, 7, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(RequestError):
+            content_of(path)
+
+
+def test_a_sealed_file_is_a_safetensors_file_like_any_other_and_the_same_every_time(tmp_path):
+    for name in ("one", "other"):
+        save_weights(tmp_path / name, model()[0])
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+    loaded = load_file(tmp_path / "one")
+    assert all(torch.equal(loaded[name], value) for name, value in model()[0].state_dict().items())
+
+
+def progress_in(folder):
+    with Journal(folder / "journal.jsonl") as journal:
+        for step in range(3):
+            journal.append(step, {"train/loss": 0.5})
+    save_weights(folder / "best.safetensors", model()[0])
+    save_checkpoint(folder / "checkpoint.pt", Checkpoint(3, 0.5, 2), *model())
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "best.safetensors", "journal.jsonl"])
+def test_damaged_progress_goes_and_whole_progress_stays(tmp_path, name):
+    kept = progress_in(tmp_path)
+    assert clear_damaged_progress(tmp_path) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 3] ^= 255
+    (tmp_path / name).write_bytes(content)
+    assert str(tmp_path / name) in clear_damaged_progress(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert clear_damaged_progress(tmp_path) is None
+    assert read_journal(tmp_path / "journal.jsonl") == []
+
+
+def test_a_checkpoint_without_its_best_weights_is_of_no_use(tmp_path):
+    progress_in(tmp_path)
+    (tmp_path / "best.safetensors").unlink()
+    assert "best.safetensors is damaged (it is missing)" in clear_damaged_progress(tmp_path)
