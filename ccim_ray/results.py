@@ -19,7 +19,7 @@ from ccim_ray.metrics import SCENE_SWAP_METRICS, chance, evaluate, evaluate_agen
 from ccim_ray.plan import PlannedTrial
 from ccim_ray.reports.leave_one_out import Gain, leave_one_out
 from ccim_ray.reports.tables import ResultRow, Results, build_rows, constant_row, with_corrected_p
-from ccim_ray.storage import read_json, write_json
+from ccim_ray.storage import only_process, read_json, write_json
 from ccim_ray.trial_folder import read_result
 
 ORACLES = {"Bayes oracle P(Y|X)": "oracle_observational", "Bayes oracle P(Y|do(X))": "oracle_do"}
@@ -43,12 +43,14 @@ def update_ledger(
 
     Settings come in the order of the axis, those without a place on it first.
     """
-    known: dict[str, Any] = read_json(path) if path.exists() else {}
-    for planned in trials:
-        new = {"baseline": planned.baseline, "setting": planned.setting, "place": len(known), "signatures": {}}
-        entry = known.setdefault(f"{planned.baseline}: {planned.setting}", new | {"axis": axis.get(planned.setting)})
-        entry["signatures"][str(planned.seed)] = planned.trial.signature
-    write_json(path, known)
+    with only_process(path.with_name(".ledger.lock")):  # another run may extend the same sweep
+        known: dict[str, Any] = read_json(path) if path.exists() else {}
+        for planned in trials:
+            new = {"baseline": planned.baseline, "setting": planned.setting, "place": len(known), "signatures": {}}
+            of_setting = new | {"axis": axis.get(planned.setting)}
+            entry = known.setdefault(f"{planned.baseline}: {planned.setting}", of_setting)
+            entry["signatures"][str(planned.seed)] = planned.trial.signature
+        write_json(path, known)
     entries = [
         LedgerEntry(
             entry["baseline"],

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +40,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def only_process(lock: Path) -> Iterator[None]:
+def only_process(lock: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the file ``lock``: of several processes, on this machine or sharing the folder, one at a time goes on.
 
-    A process that dies lets go. Raises RequestError where the folder cannot be written.
+    ``on_wait`` is called where another one holds it; a process that dies lets go. Raises RequestError where the folder
+    cannot be written.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,11 @@ def only_process(lock: Path) -> Iterator[None]:
     except OSError as error:
         raise RequestError(f"cannot write {lock}: {error.strerror}; give a folder that can be written") from error
     with held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(held, fcntl.LOCK_EX)
         yield
 
 

@@ -134,6 +134,8 @@ def _train_and_write(
         return recogniser
 
     if process.rank == 0:
+        for half_written in folder.glob(".*.tmp"):  # by a process that was killed
+            half_written.unlink(missing_ok=True)
         for earlier_end in ("failure.json", "stopped.json"):
             (folder / earlier_end).unlink(missing_ok=True)
         gpus = [torch.cuda.get_device_name(process.device)] if process.device.type == "cuda" else []

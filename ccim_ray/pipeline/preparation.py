@@ -8,6 +8,7 @@ from pathlib import Path
 from ccim_ray.console import say
 from ccim_ray.data_source import DataSource
 from ccim_ray.datasets.dataset import Dataset, Defects
+from ccim_ray.errors import RequestError
 from ccim_ray.perception.detection_files import detection_summary
 from ccim_ray.pipeline.cluster import plain_errors, require_one_machine
 from ccim_ray.pipeline.detection import detect_persons
@@ -20,43 +21,60 @@ from ccim_ray.prepared import read_reasons, read_subject_index, write_subject_in
 from ccim_ray.rates import Rates
 from ccim_ray.reports.defect_list import write_defects
 from ccim_ray.resources import ClusterResources
-from ccim_ray.storage import Storage
+from ccim_ray.storage import Storage, only_process
 
 
 def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir: Path | None) -> Dataset:
     """Make what the plan needs and lacks, in order; returns the dataset.
 
-    Raises RequestError where the data cannot be used.
+    Of several runs on the same data and storage, one prepares and the others wait, and find it done. Raises
+    RequestError where the data cannot be used.
     """
     if storage.bucket:
         require_one_machine(storage)
-    rates = Rates(storage.rates)
-    with plain_errors():
-        if plan.source.world:
-            render_world(plan.source.world, plan.source.root, rates)
-        detections, poses = plan.source.detections, plan.source.poses
-        if detections:
-            detect_persons(detections, plan.source.annotated.root, cluster, weights_dir, rates)
-        if poses:
-            pictures = extract_frames(plan.source.located, plan.frames, rates)
-            detect_persons(poses, pictures.root, cluster, weights_dir, rates)
-        dataset = extract_frames(plan.source.dataset, plan.frames, rates)
-        if detections:
-            say(f"  {dataset.name}: {detection_summary(dataset, detections)}")
-        report_state(dataset)
-        if not plan.subjects.exists():
-            write_subject_index(dataset, plan.subjects)
-        extract_views(dataset, plan.views, cluster, weights_dir, rates)
-        index = read_subject_index(plan.subjects)
-        shown = {view.request.view == "depth": view for view in plan.views}.values()  # views of a picture agree
-        reasons = [read_reasons(view.folder, index.subject_ids) for view in shown]
-        unusable = [next(filter(None, of_subject), None) for of_subject in zip(*reasons, strict=True)]
-        defects = deepcopy(dataset.defects)
-        add_unusable(defects, dataset, unusable)
-        list_defects(defects, plan.subjects.with_name(f"{plan.subjects.stem}-defects.csv"))
-        report_unusable(dataset, unusable)
-        build_dictionaries(plan, rates)
+    lock = plan.subjects.with_name(f".{plan.subjects.stem}.lock")
+    with only_process(lock, lambda: say("Waiting for another run that prepares the same data")), plain_errors():
+        return _prepare(plan, Rates(storage.rates), cluster, weights_dir)
+
+
+def _prepare(plan: Plan, rates: Rates, cluster: ClusterResources, weights_dir: Path | None) -> Dataset:
+    if plan.source.world:
+        render_world(plan.source.world, plan.source.root, rates)
+    detections, poses = plan.source.detections, plan.source.poses
+    if detections:
+        detect_persons(detections, plan.source.annotated.root, cluster, weights_dir, rates)
+    if poses:
+        pictures = extract_frames(plan.source.located, plan.frames, rates)
+        detect_persons(poses, pictures.root, cluster, weights_dir, rates)
+    dataset = extract_frames(plan.source.dataset, plan.frames, rates)
+    if detections:
+        say(f"  {dataset.name}: {detection_summary(dataset, detections)}")
+    report_state(dataset)
+    if not _is_usable(plan.subjects):
+        write_subject_index(dataset, plan.subjects)
+    extract_views(dataset, plan.views, cluster, weights_dir, rates)
+    index = read_subject_index(plan.subjects)
+    shown = {view.request.view == "depth": view for view in plan.views}.values()  # views of a picture agree
+    reasons = [read_reasons(view.folder, index.subject_ids) for view in shown]
+    unusable = [next(filter(None, of_subject), None) for of_subject in zip(*reasons, strict=True)]
+    defects = deepcopy(dataset.defects)
+    add_unusable(defects, dataset, unusable)
+    list_defects(defects, plan.subjects.with_name(f"{plan.subjects.stem}-defects.csv"))
+    report_unusable(dataset, unusable)
+    build_dictionaries(plan, rates)
     return dataset
+
+
+def _is_usable(subjects: Path) -> bool:
+    """Whether the index of subjects is there; of one that is damaged is told, for it is written again."""
+    if not subjects.exists():
+        return False
+    try:
+        read_subject_index(subjects)
+    except RequestError as error:
+        say(f"  made again: {str(error).partition(';')[0]}")
+        return False
+    return True
 
 
 def load_again(source: DataSource, storage: Storage) -> Dataset:
