@@ -82,11 +82,13 @@ def prepare_only(flags: TrainingFlags, space: Space, command: Sequence[str], dic
         for line in missing_lines(plan):
             say(line)
         return 0
-    from ccim_ray.pipeline.cluster import join_cluster
+    from ccim_ray.pipeline.cluster import join_cluster, leave_on_sigterm
     from ccim_ray.pipeline.preparation import prepare
 
+    cluster = join_cluster()
+    leave_on_sigterm()
     with request.storage.kept_up_to_date():
-        prepare(plan, request.storage, join_cluster(), request.weights_dir)
+        prepare(plan, request.storage, cluster, request.weights_dir)
     for view in plan.views:
         say(f"{view.request.title}: {view.folder}")
     for planned in plan.dictionaries:

@@ -8,10 +8,11 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ccim_ray.console import say
 from ccim_ray.errors import RequestError
 from ccim_ray.resources import ClusterResources
 from ccim_ray.storage import Storage
@@ -94,14 +95,16 @@ def _dashboard() -> bool | None:
     return None if os.environ.get("RAY_ADDRESS") else False
 
 
-def leave_on_sigterm(leave: Callable[[], None]) -> None:
-    """On SIGTERM (``ray job stop``, preemption) call ``leave`` and then exit with 143.
+def leave_on_sigterm() -> None:
+    """On SIGTERM (``ray job stop``, preemption) say so in a line, and exit with 143.
+
+    What is finished is on disk by then: shards, dictionaries, and of every trial a checkpoint of its last epoch.
 
     To be called after join_cluster: Ray installs a handler of its own that aborts the process after three seconds.
     """
 
     def handler(number: int, frame: FrameType | None) -> None:
-        leave()
+        say("SIGTERM: leaving; the same command goes on from the last epochs")
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, handler)

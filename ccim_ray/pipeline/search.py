@@ -114,7 +114,7 @@ class _Search:
         sweep = self.request.sweep
         at_a_time = min(to_run, sweep.resources.concurrent(cluster, sweep.workers))
         say(f"Searching with {to_run} trials, {at_a_time} at a time")
-        leave_on_sigterm(lambda: say("SIGTERM: leaving; the same command goes on from the last epochs"))
+        leave_on_sigterm()
         base, where = self.request.base, (sweep.storage, cluster, sweep.resources)
         kinds = [kind_of(base)] * to_run
         self._progress = progress = TrialsProgress(

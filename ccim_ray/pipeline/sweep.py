@@ -40,7 +40,7 @@ from ccim_ray.results import (
 from ccim_ray.sweep_request import SweepRequest
 from ccim_ray.sweep_tags import constant_tags, description_tags, mean_metrics
 from ccim_ray.tracking import Tracker, without_password
-from ccim_ray.trial_folder import Trial, read_result
+from ccim_ray.trial_folder import Trial, clear_damaged_progress, read_result
 from ccim_ray.trial_progress import TrialsProgress, kind_of
 
 
@@ -60,6 +60,7 @@ def run_sweep(request: SweepRequest, inspection: Inspection | None = None) -> in
     needs_inputs = bool(to_run) or (inspection is not None and not plan.has_inputs())
     tracker, cluster = connect(request, needs_inputs or plan.source.lacks_world())
     if cluster:
+        leave_on_sigterm()
         request.resources.check(cluster, request.workers)
     with ExitStack() as drawing:
         drawing.enter_context(live_view())
@@ -146,7 +147,10 @@ def _train(plan: Plan, request: SweepRequest, cluster: ClusterResources, recorde
         tell_end(progress, planned, *_state(planned))
         recorder.end(trial.signature)
 
-    leave_on_sigterm(lambda: say("SIGTERM: leaving; the same command goes on from the last epochs"))
+    for planned in to_run:
+        damaged = clear_damaged_progress(Path(planned.trial.paths.folder))
+        if damaged:
+            say(f"  {_title(planned, request)}: {damaged}; it is trained anew")
     interruption = Interruption()
     with follow_trials(progress), interruption.on_ctrl_c():
         for _, group in groupby(sorted(to_run, key=_kind), key=_kind):

@@ -209,15 +209,16 @@ def test_a_failed_trial_is_told_and_the_others_are_done(tiny_sweep: tuple[Path, 
     for folder in trial_folders(storage).values():
         if setting_of(folder) == "CCIM N=8":
             (folder / "result.json").unlink()
-            (folder / "checkpoint.pt").write_bytes(b"damaged")
+            (folder / "best.safetensors").unlink()
+            (folder / "best.safetensors").mkdir()  # can never be written
     ended = run_job("sweep_dict_size", *TINY, "--storage", str(storage))
     assert ended.status == 1
     assert ended.out.count("FAILED: ") == 2
-    assert "is damaged" in ended.out
+    assert "cannot write" in ended.out
     settings = {row["setting"]: row["n_seeds"] for row in rows_of(storage)}
     assert (settings["vanilla"], settings["CCIM N=8"], settings["CCIM N=16"]) == ("2", "0", "2")
     _, parents, children = runs_of(storage)
     assert parents[0].info.status == "FAILED"
     failed = [run for run in children if run.info.status == "FAILED"]
     assert len(failed) == 2
-    assert all("damaged" in run.data.tags["ccim.reason"] for run in failed)
+    assert all("cannot write" in run.data.tags["ccim.reason"] for run in failed)
