@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 SLICES := tests/pipeline/test_sweep_job.py tests/pipeline/test_end_to_end.py tests/pipeline/test_real_formats_chain.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep smoke test test-all lint format types bench bench-gpu clean
+.PHONY: help install sweep smoke test test-all chaos lint format types bench bench-gpu clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,8 +35,11 @@ test: $(INSTALLED)  ## Every quick test, and the slices from files to table that
 	$(BIN)/python -m pytest -m 'not gpu and not slow'
 	$(BIN)/python -m pytest -m 'not gpu' --timeout 900 $(SLICES)
 
-test-all: $(INSTALLED)  ## Every test, half an hour on two cores; those that find no GPU or browser are skipped
-	$(BIN)/python -m pytest
+test-all: $(INSTALLED)  ## Every test but chaos, half an hour on two cores; those that find no GPU or browser are skipped
+	$(BIN)/python -m pytest -m 'not (chaos and slow)'
+
+chaos: $(INSTALLED)  ## Kill, starve and damage running sweeps in every way; prints a table of what was lost
+	CHAOS_TABLE=runs/chaos.md $(BIN)/python -m pytest -m chaos --timeout 1800 tests/chaos
 
 lint: $(INSTALLED)  ## Style of the code
 	$(BIN)/ruff check .
