@@ -40,7 +40,7 @@ for request in json.loads(sys.argv[1]):
 """
 
 FAULTS = {
-    "at a training step": Fault("step", count=4, whom="process"),
+    "at a training step": Fault("step", count=3, whom="process"),
     "while weights are half written": Fault("replace", "/best.safetensors$", 1, "process"),
     "while a checkpoint is half written": Fault("replace", "/checkpoint.pt$", 2, "process"),
     "while an epoch is half written to the journal": Fault("journal", count=2, whom="process"),
