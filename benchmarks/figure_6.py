@@ -53,7 +53,7 @@ from ccim_ray.perception.weights import load_backbone
 from ccim_ray.plan import make_plan
 from ccim_ray.presets import default_experiment
 from ccim_ray.storage import Storage
-from ccim_ray.training import _seed_of, learning_rate_factor, make_optimiser
+from ccim_ray.training import learning_rate_factor, make_optimiser, seed_of
 from ccim_ray.trial import build_recogniser
 
 ROOT = Path(__file__).parent.parent
@@ -159,14 +159,14 @@ def plain(root: Path, images: int, epochs: int, sizes: list[int]) -> dict[int, d
     found: dict[int, dict[str, object]] = {}
     for size in sizes:
         experiment = experiment_of(images, epochs, size)
-        torch.manual_seed(_seed_of(0, -1, 0))
+        torch.manual_seed(seed_of(0, -1, 0))
         model = build_recogniser(experiment, len(dataset.categories), dictionaries[size])
         model.ccim = AuthorsForm(model.ccim)
         optimiser = make_optimiser(experiment, model)
         batches = Batches(rows_of["train"], experiment.batch_size, 0)
         losses, best, best_state = [], -1.0, {}
         for epoch in range(epochs):
-            torch.manual_seed(_seed_of(0, epoch, 0))
+            torch.manual_seed(seed_of(0, epoch, 0))
             model.train()
             of_epoch = []
             loaded = loader_of(pictures, [rows.tolist() for rows in batches.of_epoch(epoch)])
@@ -225,8 +225,10 @@ def main() -> None:
             started = time.perf_counter()
             environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
             ended = subprocess.run(
-                [sys.executable, *command], stdout=subprocess.PIPE, text=True, check=True, env=environment
+                [sys.executable, *command], stdout=subprocess.PIPE, text=True, check=False, env=environment
             )
+            if ended.returncode:
+                raise SystemExit(f"the side {side!r} ended with status {ended.returncode}; its error stands above")
             seconds[side], out[side] = time.perf_counter() - started, ended.stdout
             say(f"  {side}: {seconds[side]:.1f} s")
         theirs = json.loads(out["plain"].splitlines()[-1])

@@ -46,7 +46,7 @@ from ccim_ray.plan import make_plan
 from ccim_ray.prepared import TrialInputs
 from ccim_ray.resources import TrialResources
 from ccim_ray.storage import Storage
-from ccim_ray.training import _seed_of, learning_rate_factor, make_optimiser
+from ccim_ray.training import learning_rate_factor, make_optimiser, seed_of
 from ccim_ray.trial import build_recogniser, threads_of_a_trial
 from ccim_ray.trial_folder import Trial
 
@@ -80,14 +80,14 @@ def plain_process(rank: int, port: int, trial: Trial, out: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=WORKERS)
     experiment, inputs = trial.experiment, trial.paths.read()
-    torch.manual_seed(_seed_of(experiment.seed, -1, 0))
+    torch.manual_seed(seed_of(experiment.seed, -1, 0))
     recogniser = build_recogniser(experiment, len(inputs.index.categories), inputs.dictionary)
     optimiser = make_optimiser(experiment, recogniser)
     model = nn.parallel.DistributedDataParallel(recogniser)
     batches = Batches(inputs.rows("train"), experiment.batch_size, experiment.seed, rank, WORKERS)
     losses, ends = [], []
     for epoch in range(experiment.epochs):
-        torch.manual_seed(_seed_of(experiment.seed, epoch, rank))
+        torch.manual_seed(seed_of(experiment.seed, epoch, rank))
         of_epoch = plain_epoch(model, optimiser, experiment, inputs, batches, epoch)
         dist.all_reduce(of_epoch)
         if rank == 0:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -64,19 +64,25 @@ class Journal:
             ValueError: ``step`` is not above the last one; call ``rewind`` first.
             RequestError: the disk is full or gone; the journal is as it was.
         """
-        if self._last_step is not None and step <= self._last_step:
-            raise ValueError(f"step {step} follows step {self._last_step} in {self.path}: rewind first")
-        line = _encode(JournalLine(step, time.time(), dict(metrics)))
+        self.extend([JournalLine(step, time.time(), dict(metrics))])
+
+    def extend(self, lines: Sequence[JournalLine]) -> None:
+        """Write lines and wait once until the disk has them all. Raises as append."""
         whole = os.fstat(self._descriptor).st_size
+        last_step = self._last_step
         try:
-            written = os.write(self._descriptor, line)
-            if written < len(line):  # a disk that runs full takes what still fits
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            for line in lines:
+                if last_step is not None and line.step <= last_step:
+                    raise ValueError(f"step {line.step} follows step {last_step} in {self.path}: rewind first")
+                encoded = _encode(line)
+                if os.write(self._descriptor, encoded) < len(encoded):  # a disk that runs full takes what still fits
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                last_step = line.step
             os.fsync(self._descriptor)
         except OSError as error:
             os.ftruncate(self._descriptor, whole)
             raise RequestError(f"cannot write {self.path}: {error.strerror}; make room and run again") from error
-        self._last_step = step
+        self._last_step = last_step
 
     def rewind(self, step: int) -> None:
         """Drop every line after ``step``, at once or not at all: the epochs that will be trained again."""

@@ -73,7 +73,7 @@ def train(
         checkpoint_seconds: shortest time between two checkpoints; 0 writes one after every epoch.
     """
     checkpoint_written = time.perf_counter()
-    torch.manual_seed(_seed_of(experiment.seed, -1, 0))
+    torch.manual_seed(seed_of(experiment.seed, -1, 0))
     recogniser = build().to(process.device)
     optimiser = make_optimiser(experiment, recogniser)
     state = load_checkpoint(folder / "checkpoint.pt", recogniser, optimiser) or Checkpoint()
@@ -87,7 +87,7 @@ def train(
 
     while state.epoch < experiment.epochs and not state.stopped:
         started = time.perf_counter()
-        torch.manual_seed(_seed_of(experiment.seed, state.epoch, process.rank))
+        torch.manual_seed(seed_of(experiment.seed, state.epoch, process.rank))
         loaded = on_device(inputs, batches.of_epoch(state.epoch), process.device)
         losses = train_epoch(
             model,
@@ -130,7 +130,7 @@ def train(
     if process.rank != 0:
         return TrialResult("done")
     load_weights(folder / "best.safetensors", recogniser)
-    final = _test(recogniser, inputs, folder, process.device)
+    final = test_splits(recogniser, inputs, folder, process.device)
     return TrialResult("done", final, state.best_epoch, state.epoch, None, state.seconds)
 
 
@@ -159,7 +159,7 @@ def train_epoch(
         factor = learning_rate_factor(experiment, epoch, step, experiment.epochs * steps)
         for group in optimiser.param_groups:
             group["lr"] = experiment.learning_rate * factor
-        with torch.autocast(targets_BK.device.type, torch.bfloat16, _in_bfloat16(experiment, targets_BK.device)):
+        with torch.autocast(targets_BK.device.type, torch.bfloat16, in_bfloat16(experiment, targets_BK.device)):
             prediction = model(views)
         logits_BK = prediction.logits_BK.float()
         loss = deconfounder.loss(logits_BK, targets_BK, views) if deconfounder else loss_of(logits_BK, targets_BK)
@@ -175,7 +175,7 @@ def train_epoch(
     return torch.stack(losses)
 
 
-def _test(recogniser: Recogniser, inputs: TrialInputs, folder: Path, device: torch.device) -> Metrics:
+def test_splits(recogniser: Recogniser, inputs: TrialInputs, folder: Path, device: torch.device) -> Metrics:
     """Metrics of val and of every test split; the scores behind them go to ``scores.safetensors``."""
     final: Metrics = {}
     scores: dict[str, Tensor] = {}
@@ -190,7 +190,8 @@ def _test(recogniser: Recogniser, inputs: TrialInputs, folder: Path, device: tor
     return final
 
 
-def _in_bfloat16(experiment: Experiment, device: torch.device) -> bool:
+def in_bfloat16(experiment: Experiment, device: torch.device) -> bool:
+    """Whether the model is run in bfloat16 there; CCIM stays in float32."""
     return experiment.precision == "bfloat16" or (experiment.precision == "auto" and device.type == "cuda")
 
 
@@ -234,8 +235,15 @@ def _score_split(
     bad = int((~np.isfinite(scores_SK)).any(axis=1).sum())
     if bad and split != "val":
         raise RequestError(f"{split}: {bad} of {len(rows)} subjects get scores that are NaN or infinite")
-    if len(rows) == 0 or bad:
-        return torch.from_numpy(scores_SK), {}
+    return torch.from_numpy(scores_SK), metrics_of_split(inputs, split, rows, scores_SK)
+
+
+def metrics_of_split(
+    inputs: TrialInputs, split: str, rows: npt.NDArray[np.int64], scores_SK: npt.NDArray[np.float32]
+) -> Metrics:
+    """Metrics of these logits, named ``split/metric``; none where there are no rows or a value is not finite."""
+    if len(rows) == 0 or not np.isfinite(scores_SK).all():
+        return {}
     index = inputs.index
     values = evaluate(scores_SK, index.targets[rows], index.categories, index.multi_label)
     groups = inputs.context_groups(rows) if split != "val" else None
@@ -244,7 +252,7 @@ def _score_split(
     if index.multi_label and index.agents is not None:
         probabilities_SK = _probabilities(torch.from_numpy(scores_SK), multi_label=True)
         values |= evaluate_agents(probabilities_SK, index.targets[rows], index.agents[rows], index.categories)
-    return torch.from_numpy(scores_SK), {f"{split}/{name}": value for name, value in values.items()}
+    return {f"{split}/{name}": value for name, value in values.items()}
 
 
 def _score_counterfactuals(
@@ -278,7 +286,7 @@ def _probabilities(logits_SK: Tensor, multi_label: bool) -> npt.NDArray[np.float
     return probabilities_SK
 
 
-def _seed_of(seed: int, epoch: int, rank: int) -> int:
+def seed_of(seed: int, epoch: int, rank: int) -> int:
     """Independent streams for every (seed, epoch, rank), whatever the seeds are."""
     return int(np.random.SeedSequence([seed, epoch + 1, rank]).generate_state(1, np.uint64)[0] >> 1)
 

@@ -134,19 +134,24 @@ def _train_and_write(
         return recogniser
 
     if process.rank == 0:
-        for half_written in folder.glob(".*.tmp"):  # by a process that was killed
-            half_written.unlink(missing_ok=True)
-        for earlier_end in ("failure.json", "stopped.json"):
-            (folder / earlier_end).unlink(missing_ok=True)
-        gpus = [torch.cuda.get_device_name(process.device)] if process.device.type == "cuda" else []
-        tags = environment_tags(gpus, experiment.plug_ins()) | {"ccim.device": process.device.type}
-        write_json(folder / "environment.json", tags)
-        describe_model(folder, experiment, inputs.index.categories, inputs.index.multi_label)
+        begin_folder(folder, experiment, inputs, process.device)
     result = train(experiment, inputs, build, folder, process, on_epoch, checkpoint_seconds)
     if process.rank == 0:
         write_json(folder / "result.json", result.as_dict())
         (folder / "checkpoint.pt").unlink(missing_ok=True)  # nothing is left to go on with
     return result
+
+
+def begin_folder(folder: Path, experiment: Experiment, inputs: TrialInputs, device: torch.device) -> None:
+    """Write what is known before the training: where it runs, and what rebuilds the model."""
+    for half_written in folder.glob(".*.tmp"):  # by a process that was killed
+        half_written.unlink(missing_ok=True)
+    for earlier_end in ("failure.json", "stopped.json"):
+        (folder / earlier_end).unlink(missing_ok=True)
+    gpus = [torch.cuda.get_device_name(device)] if device.type == "cuda" else []
+    tags = environment_tags(gpus, experiment.plug_ins()) | {"ccim.device": device.type}
+    write_json(folder / "environment.json", tags)
+    describe_model(folder, experiment, inputs.index.categories, inputs.index.multi_label)
 
 
 def describe_model(folder: Path, experiment: Experiment, categories: tuple[str, ...], multi_label: bool) -> None:

@@ -3,6 +3,9 @@
 A trial is the very function that a sweep runs, in the same folder: its result is bitwise that of a trial of its own,
 and a sweep afterwards finds it done. What is saved is everything around the training: starting, reading the features,
 and a checkpoint after each of many short epochs.
+
+On GPUs, which one head leaves idle, trials of one shape are trained as one batched model (stacked_training.py) and end
+as their own would within rounding. How much that gains has not been measured.
 """
 
 from __future__ import annotations
@@ -39,48 +42,55 @@ def run_head_grid(
     A failed trial leaves ``failure.json`` in its folder. One whose process dies is run again, ATTEMPTS times in all.
     Where the interruption is requested, it returns early, and nobody hears of the trials that did not end.
     """
+    from ccim_ray.stacked_trials import stacks_of
+
     interruption = interruption or Interruption()
     gpus = resources.gpus(cluster)
     options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": ATTEMPTS - 1}
     actor = ray.remote(**options)(_HeadTrainer)
-    count = min(len(trials), resources.concurrent(cluster, 1))
-    waiting = deque(trials)
+    groups = stacks_of(trials) if gpus > 0 else [[trial] for trial in trials]
+    count = min(len(groups), resources.concurrent(cluster, 1))
+    waiting = deque(groups)
     trainers: list[Any] = [actor.remote(gpus > 0) for _ in range(count)]
     idle = deque(trainers)
-    running: dict[Any, tuple[Trial, Any]] = {}
+    running: dict[Any, tuple[list[Trial], Any]] = {}
     try:
         while (waiting or running) and not interruption.may_leave():
             while waiting and idle and not interruption.requested:
-                trial, trainer = waiting.popleft(), idle.pop()
-                on_start(trial)
-                interruption.started(trial)
-                running[trainer.train.remote(trial)] = trial, trainer
+                group, trainer = waiting.popleft(), idle.pop()
+                for trial in group:
+                    on_start(trial)
+                    interruption.started(trial)
+                running[trainer.train.remote(group)] = group, trainer
             for ended in ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)[0]:
-                trial, trainer = running.pop(ended)
+                group, trainer = running.pop(ended)
                 idle.append(trainer)
-                reason = _reason(ended)
-                if reason:
-                    write_failure(trial, reason)
-                interruption.ended(trial)
-                on_end(trial, reason)
+                reasons = _reasons(ended, group)
+                for trial in group:
+                    reason = reasons.get(trial.signature)
+                    if reason:
+                        write_failure(trial, reason)
+                    interruption.ended(trial)
+                    on_end(trial, reason)
     finally:
         for trainer in trainers:
             ray.kill(trainer)
 
 
-def _reason(ended: Any) -> str | None:
-    """Why the trial failed; None where it did not."""
+def _reasons(ended: Any, group: Sequence[Trial]) -> dict[str, str]:
+    """Why trials of the group failed, by signature."""
     try:
-        reason: str | None = ray.get(ended)
+        reasons: dict[str, str] = ray.get(ended)
     except ray.exceptions.RayTaskError as error:
-        return str(error).strip().splitlines()[-1]
+        return dict.fromkeys((trial.signature for trial in group), str(error).strip().splitlines()[-1])
     except ray.exceptions.RayError:
-        return f"its process died {ATTEMPTS} times or did not start; the machine may be out of memory"
-    return reason
+        reason = f"its process died {ATTEMPTS} times or did not start; the machine may be out of memory"
+        return dict.fromkeys((trial.signature for trial in group), reason)
+    return reasons
 
 
 class _HeadTrainer:
-    """Trains one trial after the other in a process of its own."""
+    """Trains one group of trials after the other in a process of its own."""
 
     def __init__(self, on_gpu: bool) -> None:
         import torch
@@ -93,12 +103,15 @@ class _HeadTrainer:
         self._process = Process(device=torch.device("cuda" if on_gpu else "cpu"))
         self._inputs = ResidentInputs()
 
-    def train(self, trial: Trial) -> str | None:
-        """What is wrong with the trial's inputs or folder, or None."""
+    def train(self, trials: list[Trial]) -> dict[str, str]:
+        """What is wrong with the inputs or folders of which trial, by signature."""
+        from ccim_ray.stacked_trials import run_stack
         from ccim_ray.trial import run_trial
 
         try:
-            run_trial(trial, self._process, read=self._inputs.read, checkpoint_seconds=CHECKPOINT_SECONDS)
+            if len(trials) > 1:
+                return run_stack(trials, self._process, self._inputs.read)
+            run_trial(trials[0], self._process, read=self._inputs.read, checkpoint_seconds=CHECKPOINT_SECONDS)
         except RequestError as error:
-            return str(error)
-        return None
+            return dict.fromkeys((trial.signature for trial in trials), str(error))
+        return {}
