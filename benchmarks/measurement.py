@@ -9,10 +9,17 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+LOAD_BEFORE = os.getloadavg()
+"""The system's load over 1, 5 and 15 minutes before the benchmark added its own."""
+
+
+MEASURED_WITH = ("torch", "ray", "numpy", "scikit-learn")
 
 
 def machine(device: str = "cpu") -> str:
@@ -45,14 +52,15 @@ def median_seconds(work: Callable[[], object], repeats: int, device: str = "cpu"
 
 
 def write_figures(path: Path | None, name: str, device: str, rows: list[dict[str, Any]]) -> None:
-    """The figures as JSON, with machine, date and versions, where a path is given."""
+    """The figures as JSON, with machine, load, date and versions, where a path is given."""
     if path is None:
         return
     figures = {
         "benchmark": name,
         "machine": machine(device),
         "date": datetime.date.today().isoformat(),
-        "torch": torch.__version__,
+        "load_before": [round(value, 2) for value in LOAD_BEFORE],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in MEASURED_WITH}},
         "threads": torch.get_num_threads(),
         "rows": rows,
     }

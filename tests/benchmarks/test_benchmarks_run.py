@@ -11,12 +11,15 @@ pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SMALLEST = {
+    "cost_of_asking": ("--repeats", "1"),
     "ccim_kernel": ("--sizes", "64", "--repeats", "1"),
     "dictionaries": ("--rows", "2000", "--repeats", "1"),
     "extraction": ("--images", "300", "--arch", "thin_resnet"),
     "figure_6": ("--images", "300", "--epochs", "2", "--sizes", "8", "16"),
+    "head_grid": ("--variants", "2", "--images", "300", "--sizes", "8", "--repeats", "1", "--jobs", "0"),
     "input_share": ("--baselines", "emot_net", "--images", "300", "--repeats", "1", "--device", "cpu"),
     "large_dictionary": ("--rows", "2000", "--factors", "1", "2", "--width", "32", "--components", "8", "--sizes", "8"),
+    "stacked_heads": ("--images", "300", "--sizes", "8", "--seeds", "2", "--repeats", "1"),
     "sweep_overhead": ("--trials", "1", "--repeats", "1"),
     "training_input": ("--images", "300", "--epochs", "2", "--repeats", "1"),
 }
