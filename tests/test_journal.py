@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccim_ray.errors import RequestError
@@ -62,6 +62,7 @@ def test_a_diverged_loss_is_kept_and_the_file_stays_strict_json(path):
     json.loads(path.read_text(), parse_constant=refuse)
 
 
+@settings(deadline=None)  # a line waits for the disk
 @given(values=st.lists(st.floats(allow_nan=False), min_size=1, max_size=5))
 def test_every_float_comes_back_bit_for_bit(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("floats") / "journal.jsonl"
