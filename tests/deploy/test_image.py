@@ -1,0 +1,105 @@
+"""The Dockerfile's steps as plain commands: /etc, /home and /opt are private to the test, the rest is this machine.
+
+It needs root (for a mount namespace) and, for what the steps install, a package index.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+
+
+def instructions():
+    """(word, rest) of every instruction, continued lines joined and comments left out."""
+    lines = [line for line in DOCKERFILE.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n", "\n", "\n".join(lines).replace("\\\n", "\x00"))
+    for instruction in joined.split("\n"):
+        word, _, rest = instruction.replace("\x00", "\\\n").partition(" ")
+        yield word, rest.strip()
+
+
+def script(arguments):
+    """A shell script that does what the instructions say, in order."""
+    lines = ["set -eu"]
+    for word, rest in instructions():
+        if word == "RUN":
+            lines.append(f"( {rest}\n)")
+        elif word == "ENV":
+            lines.append(f"export {rest}")
+        elif word == "ARG":
+            name, _, default = rest.partition("=")
+            lines.append(f"{name}={shlex.quote(arguments.get(name, default))}")
+        elif word == "COPY":
+            *sources, target = rest.split()
+            made = target if target.endswith("/") else str(Path(target).parent)
+            lines.append(f"mkdir -p {made} && cp -r {' '.join(str(ROOT / source) for source in sources)} {target}")
+        elif word == "USER":
+            user = rest
+        elif word == "WORKDIR":
+            folder = rest
+        elif word == "CMD":
+            command = shlex.join(json.loads(rest))
+        else:
+            assert word == "FROM", word
+    # The variables of the image stay; those of the machine that would change the outcome go.
+    lines.append(f"cd {folder} && HOME=/home/{user} setpriv --reuid {user} --regid {user} --clear-groups {command}")
+    return "\n".join(lines)
+
+
+def in_private_folders(folder, commands, **limits):
+    mounts = ["set -eu", "mount --make-rprivate /"]
+    for name in ("etc", "opt", "home"):
+        upper, work = folder / name / "upper", folder / name / "work"
+        upper.mkdir(parents=True)
+        work.mkdir()
+        upper.chmod(0o755)
+        mounts.append(f"mount -t overlay overlay -o lowerdir=/{name},upperdir={upper},workdir={work} /{name}")
+    return subprocess.run(
+        ["unshare", "--mount", "bash", "-c", "\n".join([*mounts, commands])],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")},
+        **limits,
+    )
+
+
+@pytest.fixture
+def private(tmp_path):
+    tried = in_private_folders(tmp_path / "tried", "true")
+    if os.geteuid() != 0 or tried.returncode:
+        pytest.skip(f"no mount namespace here: {tried.stderr.strip()}")
+    return tmp_path / "image"
+
+
+def test_the_steps_end_without_root():
+    words = [word for word, _ in instructions()]
+    assert words.count("USER") == 1
+    assert not {"RUN", "COPY"} & set(words[words.index("USER") :])
+
+
+def test_an_unknown_device_stops_the_build(private):
+    steps = [rest for word, rest in instructions() if word == "RUN" and "DEVICE" in rest]
+    assert len(steps) == 1
+    ended = in_private_folders(private, f"DEVICE=tpu\n{steps[0]}")
+    assert (ended.returncode, ended.stderr) == (2, "DEVICE=tpu: give cpu or gpu\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_steps_make_an_environment_that_runs_a_job(private):
+    """The wheels of DEVICE=gpu run on CPUs too; 6 GB are installed and taken away again."""
+    try:
+        ended = in_private_folders(private, script({"DEVICE": "gpu"}), timeout=1700)
+        assert ended.returncode == 0, ended.stderr[-2000:]
+        assert "--sizes" in ended.stdout
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
