@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 SLICES := tests/pipeline/test_sweep_job.py tests/pipeline/test_end_to_end.py tests/pipeline/test_real_formats_chain.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep smoke test test-all chaos lint format types bench bench-gpu clean
+.PHONY: help install sweep smoke test test-all chaos lint format types bench bench-gpu docs clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,5 +58,8 @@ bench: $(INSTALLED)  ## Every claim of speed, measured, in under 20 minutes on t
 bench-gpu: $(INSTALLED)  ## The claims that are about a GPU, measured on one
 	$(BIN)/python benchmarks/table.py --device cuda --out runs/bench-gpu
 
+docs: $(INSTALLED)  ## These pages as a site, in site/index.html; a broken link is an error
+	$(BIN)/zensical build --clean --strict
+
 clean:  ## Remove the environment and caches; results under runs/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site .cache *.egg-info
