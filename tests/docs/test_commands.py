@@ -16,9 +16,8 @@ from job_runs import job_environment
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(
-    r"(\$ |\w+=\S+ )*(make|\.venv/bin/\w+|python3?|pip|source|export|ray|docker|kubectl|helm|sbatch|ssh|scp|for|done|mlflow)\b"
-)
+PROGRAMS = "make|python3?|pip|source|export|ray|docker|kubectl|helm|sbatch|ssh|scp|for|mlflow"
+COMMAND = re.compile(rf"(\$ |\w+=\S+ )*(\.venv/bin/)?({PROGRAMS})\b")
 
 SWEEP = "tests/pipeline/test_sweep_job.py::"
 CLUSTER = "tests/deploy/test_submission.py::"
@@ -55,8 +54,8 @@ BY_A_TEST = {
     + "test_the_examples_own_tests_pass_and_can_fail",
     "python jobs/compare_baselines.py --baselines emot_net my_model": PLUG_IN
     + "test_my_model_is_compared_with_emot_net",
-    "python jobs/train.py --baseline my_model --dataset my_dataset --data-root DIR --stand-ins --pose-detector none": PLUG_IN
-    + "test_my_model_trains_on_my_dataset",
+    "python jobs/train.py --baseline my_model --dataset my_dataset --data-root DIR --stand-ins"
+    " --pose-detector none": PLUG_IN + "test_my_model_trains_on_my_dataset",
     "python jobs/train.py --baseline my_model --dataset my_dataset --data-root DIR --stand-ins --pose-detector none"
     " --trainable all": PLUG_IN + "test_my_model_trains_on_my_dataset",
     "python jobs/sweep_dict_size.py --baseline my_model": PLUG_IN + "test_my_model_over_dictionary_sizes",
@@ -124,7 +123,7 @@ def commands_of(text):
             lines = [line for line in lines if line.startswith("$ ")]
         for line in lines:
             if COMMAND.match(line):
-                yield line.removeprefix("$ ").replace(".venv/bin/", "")
+                yield line.removeprefix("$ ").replace(".venv/bin/python", "python")
 
 
 def found():
