@@ -64,7 +64,7 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def job_modules() -> Iterator[tuple[str, ModuleType]]:
-    for path in sorted((ROOT / "jobs").glob("*.py")):
+    for path in sorted((ROOT / "jobs").glob("[!_]*.py")):
         spec = importlib.util.spec_from_file_location(f"job_{path.stem}", path)
         assert spec
         assert spec.loader
