@@ -95,9 +95,9 @@ def straight(inputs: Path) -> dict[str, dict[str, object]]:
 def test_every_head_killed_and_run_again_ends_with_the_same_bits(
     inputs: Path, straight: dict[str, dict[str, object]], tmp_path: Path, phase: str
 ) -> None:
-    trials = [head_trial(inputs, tmp_path, name) for name in SETTINGS]
+    trials = [head_trial(inputs, tmp_path / "trials", name) for name in SETTINGS]
     assert run_each(trials, tmp_path / "log", FAULTS[phase]) == [-signal.SIGKILL] * len(trials)
-    assert not list(tmp_path.glob("*/result.json"))
+    assert not list(tmp_path.glob("trials/*/result.json"))
     assert run_each(trials, tmp_path / "log", FAULTS[phase]) == [0] * len(trials)
     for name, trial in zip(SETTINGS, trials, strict=True):
         assert left_behind(Path(trial.paths.folder)) == straight[name]
