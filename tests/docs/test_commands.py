@@ -24,12 +24,16 @@ CLUSTER = "tests/deploy/test_submission.py::"
 PLUG_IN = "tests/test_plug_in_example.py::"
 CHAIN = "tests/pipeline/test_real_formats_chain.py::test_from_a_folder_to_the_table_of_baselines"
 
+JQ = """jq -c 'select(.event == "trial" and .state == "done") | [.setting, .seed, .metrics]'"""
+
 BY_A_TEST = {
+    # The job's side; jq only shows what it says.
+    f"python jobs/sweep_dict_size.py --log json | {JQ}": "tests/pipeline/test_progress_of_jobs.py::"
+    "test_events_tell_a_program_what_happens",
     "make sweep": SWEEP + "test_the_first_command_works",  # its job, smaller
     "make smoke": SWEEP + "test_the_first_command_works",
     "export RAY_AUTH_MODE=token": CLUSTER + "test_a_submitted_sweep_brings_the_package_and_nothing_else",
     "ray get-auth-token --generate > /dev/null": CLUSTER + "test_nobody_submits_without_the_token",
-    "ray start --head": CLUSTER + "test_a_submitted_sweep_brings_the_package_and_nothing_else",
     "RAY_JOB_STOP_WAIT_TIME_S=60 ray start --head": CLUSTER + "test_a_stopped_job_saves_and_the_same_job_goes_on",
     "export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265": CLUSTER
     + "test_a_submitted_sweep_brings_the_package_and_nothing_else",
