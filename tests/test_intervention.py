@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ccim_ray import intervention
 from ccim_ray.confounders import ConfounderDictionary
-from ccim_ray.intervention import CCIM, additive_scores, plain_additive_scores
+from ccim_ray.intervention import CCIM, additive_scores
 
 ATTENTIONS = ["dot_product", "additive"]
 SWITCHES = [(True, True), (True, False), (False, True), (False, False)]
@@ -392,17 +392,3 @@ def test_either_order_of_the_products_is_eq_6(batch, size):
     ccim = make_ccim(size=size)
     joint = make_joint(batch)
     torch.testing.assert_close(ccim(joint), broadcast_form(ccim, joint), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.slow
-def test_the_plain_additive_scores_are_the_same_compiled():
-    """What a model that is compiled for a GPU computes; here it is compiled for the processor."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(*shape, generator=generator, requires_grad=True) for shape in ((6, 8), (11, 8), (8,))]
-    factors = torch.randn(6, 11, generator=generator)
-    compiled = torch.compile(plain_additive_scores, fullgraph=True)(*inputs)
-    expected = additive_scores(*inputs)
-    torch.testing.assert_close(compiled, expected)
-    gradients = [torch.autograd.grad((of * factors).sum(), inputs) for of in (compiled, expected)]
-    for ours, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -154,7 +154,7 @@ from search_spaces.single import single_space
 
 def ask(**changes):
     flags = TrainingFlags(storage="{folder}/runs", stand_ins=True, plan=True, data_root=Path("{folder}"), **changes)
-    return sweep(flags, single_space(flags.experiment()), [])
+    return sweep(flags, single_space(flags.experiment()), ["train.py"])
 
 for name in {baselines}:
     print(refusal(lambda: ask(baseline=name, dataset="wrong_labels")))

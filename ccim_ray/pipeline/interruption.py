@@ -49,8 +49,12 @@ class Interruption:
 
     @contextmanager
     def on_ctrl_c(self) -> Iterator[None]:
-        """Within the block, the first Ctrl-C is a request to stop; the second is the usual KeyboardInterrupt."""
-        if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        """Within the block, the first Ctrl-C is a request to stop; the second is the usual KeyboardInterrupt.
+
+        A job that was started to ignore Ctrl-C, as a shell starts those in the background, goes on ignoring it.
+        """
+        in_main_thread = threading.current_thread() is threading.main_thread()  # no other may handle signals
+        if not in_main_thread or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
             yield
             return
 

@@ -72,7 +72,10 @@ def connect(uri: str) -> MlflowClient:
         return client
     database = _sqlite_path(uri)
     # Two processes that create the same MLflow database at once break each other.
-    lock = database.with_name(f".{database.name}.lock") if database is not None else None
+    lock = None
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        lock = database.with_name(f".{database.name}.lock")
     with only_process(lock) if lock else contextlib.nullcontext():
         if re.match(r"(sqlite|postgresql|mysql|mssql)\b", uri):
             _probe_database(uri)

@@ -56,9 +56,25 @@ def test_it_does_not_wait_for_what_ended(trials):
     assert interruption.may_leave()
 
 
-def test_ctrl_c_asks_once_and_then_leaves(capsys):
-    interruption = Interruption()
+@pytest.fixture
+def handled():
+    """Makes a handler that of Ctrl-C while the test runs."""
     before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_job_in_the_background_goes_on_ignoring_it(handled):
+    handled(signal.SIG_IGN)
+    interruption = Interruption()
+    with interruption.on_ctrl_c():
+        signal.raise_signal(signal.SIGINT)
+    assert not interruption.requested
+
+
+def test_ctrl_c_asks_once_and_then_leaves(capsys, handled):
+    handled(signal.default_int_handler)
+    interruption = Interruption()
     with interruption.on_ctrl_c():
         signal.raise_signal(signal.SIGINT)
         assert interruption.requested
@@ -68,4 +84,4 @@ def test_ctrl_c_asks_once_and_then_leaves(capsys):
         assert "Ctrl-C again leaves at once" in capsys.readouterr().out
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) == before
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
