@@ -2,6 +2,7 @@
 
 Command:   python jobs/preview_heads.py
 Hardware:  two CPU cores, no GPU
+Minutes:   five, with much other work on the same two cores
 
 Settings: the model without CCIM, CCIM's control, which has its W_h and no intervention, and CCIM with every size of
 the dictionary, dot-product and additive attention or no lambda, each with and without P(z).
