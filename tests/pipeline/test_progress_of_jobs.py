@@ -56,7 +56,7 @@ def statuses(storage: Path) -> set[str]:
 def test_ctrl_c_keeps_every_epoch_and_the_same_command_goes_on(tmp_path):
     long = ("--preset", "smoke", "--images", "300", "--epochs", "400", "--sizes", "8", "--seeds", "0")
     command = job_command("sweep_dict_size", *long, "--storage", str(tmp_path))
-    status, screen = on_a_terminal(command, interrupt_at=r"epoch 2 of 400")
+    status, screen = on_a_terminal(command, interrupt_at=r"epoch \d+ of 400")
     assert status == 130, screen[-2000:]
     assert "Ctrl-C: stopping, each running trial as soon as its epoch ends" in screen
     assert "best so far" in screen or "running" in screen
