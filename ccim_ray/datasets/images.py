@@ -5,7 +5,9 @@ Suffixes: H, W height and width of the stored picture; C = 3 colour channels (re
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -27,6 +29,8 @@ MAX_PIXELS = 89_478_485
 
 CROP_MARGIN = 1.06
 """Side of a square crop over the longer side of its box."""
+
+_LARGE_READ = 1 << 20
 
 # Raster formats that Pillow decodes itself: EPS, for one, would start an external program.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -65,11 +69,20 @@ class UnreadableImage(Exception):  # noqa: N818 - it names a state of the data, 
         return f"{self.path}: {self.reason}"
 
 
+class _Stream(io.BufferedReader):
+    """A file of which no read asks for more than is in it: Python would set aside what a damaged length asks for."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _LARGE_READ:
+            size = min(size, max(0, os.fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The picture with its header read; every failure inside the block becomes UnreadableImage."""
     try:
-        with path.open("rb") as stream, Image.open(stream, formats=_FORMATS) as image:
+        with _Stream(io.FileIO(path)) as stream, Image.open(stream, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImage(path, "image too large to decode safely")
             yield image

@@ -1,9 +1,11 @@
 """Decoding of every kind of picture found in the wild, and the views of a subject."""
 
+import contextlib
 import io
 import math
 import pickle
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -159,6 +161,21 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, side):
         with pytest.raises(UnreadableImage) as failure:
             reader(tmp_path / "bomb.png")
         assert failure.value.reason == "image too large to decode safely"
+
+
+@pytest.mark.parametrize("kind", [b"IDAT", b"eXIf", b"zTXt"])
+def test_a_chunk_that_calls_itself_larger_than_the_file_takes_no_memory(tmp_path, kind):
+    sound = encoded(Image.fromarray(photo()), "PNG")
+    place = sound.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(sound[:place] + struct.pack(">I", 2**31 - 1) + kind + sound[place + 8 :])
+    tracemalloc.start()
+    try:
+        for reader in (images.read_size, images.is_stored_turned, images.read_rgb):
+            with contextlib.suppress(UnreadableImage):
+                reader(tmp_path / "a.png")
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_floating_point_pixels_have_no_defined_range(tmp_path):
