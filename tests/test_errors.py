@@ -1,0 +1,14 @@
+"""The line that a user reads."""
+
+import pickle
+
+from ccim_ray.errors import LONGEST, RequestError
+
+
+def test_a_message_is_one_line_that_ends_with_what_to_do():
+    error = RequestError(f"file.csv: {'x' * 1_000_000!r} found;\n  correct it")
+    assert str(error).startswith("file.csv: 'xxx")
+    assert str(error).endswith("xxx' found; correct it")
+    assert len(str(error)) <= LONGEST
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert str(RequestError("short: it stays as it is")) == "short: it stays as it is"
