@@ -142,5 +142,7 @@ def request_errors(uri: str) -> Iterator[None]:
 
 
 def without_password(text: str) -> str:
-    """``text`` with the passwords of the addresses in it hidden."""
-    return re.sub(r"(://[^/@:\s]*):[^@/\s]*@", r"\1:***@", text)
+    """``text`` with the passwords of the addresses in it hidden, and what their options name as secret."""
+    # SQLAlchemy takes passwords with "/", and what is pasted may hold "@": up to the last one, it may be password.
+    hidden = re.sub(r"(://[^/@:\s]*):[^\s'\"]*@", r"\1:***@", text)
+    return re.sub(r"(?i)([?&][^=&\s]*(?:password|passwd|secret|token|key)[^=&\s]*=)[^&\s'\"]*", r"\1***", hidden)

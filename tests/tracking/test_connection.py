@@ -13,6 +13,7 @@ from ccim_ray.tracking import (
     default_tracking_uri,
     logged_experiments,
 )
+from ccim_ray.tracking.connection import without_password
 
 
 def test_a_database_that_does_not_exist_holds_no_experiments_and_is_not_created(tmp_path):
@@ -51,6 +52,27 @@ def test_an_unusable_uri_is_one_line_that_names_it_and_the_flag(tmp_path, uri):
     assert "secret" not in message
     assert "\n" not in message
     assert len(message) < 600
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("postgresql://me:planted@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:pl@nted@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:pl/anted@host/db", "postgresql://me:***@host/db"),
+        ("mysql+pymysql://:planted@host", "mysql+pymysql://:***@host"),
+        ("https://host/?user=me&sslPassword=planted&x=1", "https://host/?user=me&sslPassword=***&x=1"),
+        ("s3://bucket/x?secret_key=planted", "s3://bucket/x?secret_key=***"),
+        (
+            "ui --backend-store-uri 'mysql://me:planted@host' --port 5",
+            "ui --backend-store-uri 'mysql://me:***@host' --port 5",
+        ),
+        ("sqlite:////a/b/mlflow.db?timeout=60", "sqlite:////a/b/mlflow.db?timeout=60"),
+        ("http://127.0.0.1:5000 and a@b", "http://127.0.0.1:5000 and a@b"),
+    ],
+)
+def test_passwords_in_addresses_are_hidden(written, shown):
+    assert without_password(written) == shown
 
 
 def test_environment_tags_name_versions_and_hardware():
