@@ -1,14 +1,9 @@
 """A logged model loads with plain MLflow; a tracking server takes it like everything else."""
 
-import contextlib
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 
 import numpy as np
 import pandas as pd
@@ -170,38 +165,6 @@ def test_a_served_model_answers_row_by_row_with_named_categories():
     assert answer.loc[20].tolist() == [11, 12, 13, 14]
     with pytest.raises(RequestError, match="no column image, x1"):
         ServedModel(CornersAsProbabilities()).predict(asked.drop(columns=["x1", "image"]))
-
-
-@pytest.fixture
-def server(storage, uri):
-    """A tracking server on loopback that also serves artefacts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += [
-        "--backend-store-uri",
-        uri,
-        "--artifacts-destination",
-        str(storage / "served"),
-        "--workers",
-        "1",
-    ]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (storage / "server.log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            assert process.poll() is None, (storage / "server.log").read_text()
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health") as answer:
-                if answer.status == 200:
-                    break
-            time.sleep(0.1)
-        yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
 
 
 @pytest.mark.slow
