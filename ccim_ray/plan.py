@@ -206,11 +206,19 @@ def trial_state(folder: Path) -> tuple[str, str | None]:
         return result.status, reason
     failure = folder / "failure.json"
     if failure.exists():
-        return "failed", str(read_json(failure)["reason"])
+        return "failed", str(_facts(failure, "reason")["reason"])
     stopped = folder / "stopped.json"
     if stopped.exists():
-        return "stopped", "after epoch {epoch} of {of}".format(**read_json(stopped))
+        facts = _facts(stopped, "epoch", "of")
+        return "stopped", f"after epoch {facts['epoch']} of {facts['of']}"
     return ("started", None) if (folder / "checkpoint.pt").exists() else ("new", None)
+
+
+def _facts(path: Path, *names: str) -> dict[str, object]:
+    facts = read_json(path)
+    if not isinstance(facts, dict) or not facts.keys() >= set(names):
+        raise RequestError(f"{path} does not say {' and '.join(names)}; delete it and run again")
+    return facts
 
 
 def weight_digests(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.storage import read_json, write_json
 
@@ -38,7 +40,15 @@ class Rates:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._own: dict[str, dict[str, float]] = read_json(path) if path.exists() else {}
+        self._own: dict[str, dict[str, float]] = {}
+        try:
+            for name, own in read_json(path).items() if path.exists() else ():
+                units, seconds = float(own["units"]), float(own["seconds"])
+                if not (0 < units < math.inf and 0 < seconds < math.inf):
+                    raise ValueError(f"{name}: {units} in {seconds} s")
+                self._own[name] = {"units": units, "seconds": seconds}
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise RequestError(f"{path} does not hold measured speeds ({error!r}); delete it and run again") from error
 
     def seconds(self, name: str, units: float) -> float | None:
         """Time that ``units`` should take; None where nobody has measured it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,16 @@ from ccim_ray.datasets.confounded_scenes.counterfactuals import load_counterfact
 from ccim_ray.datasets.confounded_scenes.world import load_truth
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.datasets.subject import agents_of, scenes_of
+from ccim_ray.errors import RequestError
 from ccim_ray.metrics import SCENE_SWAP_METRICS, chance, evaluate, evaluate_agents, evaluate_groups, evaluate_scene_swap
 from ccim_ray.plan import PlannedTrial
 from ccim_ray.reports.leave_one_out import Gain, leave_one_out
 from ccim_ray.reports.tables import ResultRow, Results, build_rows, constant_row, with_corrected_p
 from ccim_ray.storage import only_process, read_json, write_json
 from ccim_ray.trial_folder import read_result
+
+SIGNATURE = re.compile(r"[\w-]{1,255}")
+"""Of a trial: 16 hexadecimal digits, and in no case a path to somewhere else."""
 
 ORACLES = {"Bayes oracle P(Y|X)": "oracle_observational", "Bayes oracle P(Y|do(X))": "oracle_do"}
 """Setting -> its column of the embedded world's truth."""
@@ -44,7 +49,7 @@ def update_ledger(
     Settings come in the order of the axis, those without a place on it first.
     """
     with only_process(path.with_name(".ledger.lock")):  # another run may extend the same sweep
-        known: dict[str, Any] = read_json(path) if path.exists() else {}
+        known = _read_ledger(path) if path.exists() else {}
         for planned in trials:
             new = {"baseline": planned.baseline, "setting": planned.setting, "place": len(known), "signatures": {}}
             of_setting = new | {"axis": axis.get(planned.setting)}
@@ -61,6 +66,22 @@ def update_ledger(
         for entry in sorted(known.values(), key=lambda entry: entry["place"])
     ]
     return sorted(entries, key=lambda entry: -1 if entry.axis is None else entry.axis)
+
+
+def _read_ledger(path: Path) -> dict[str, Any]:
+    known = read_json(path)
+    try:
+        for entry in known.values():
+            kinds = {"baseline": str, "setting": str, "place": int, "axis": int | None, "signatures": dict}
+            wrong = [name for name, kind in kinds.items() if not isinstance(entry[name], kind)]
+            if wrong:
+                raise TypeError(f"{wrong[0]} is {entry[wrong[0]]!r}")
+            for seed, signature in entry["signatures"].items():
+                if not SIGNATURE.fullmatch(signature):
+                    raise ValueError(f"seed {int(seed)} has the signature {signature!r}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{path} is no ledger of a sweep ({error!r}); delete it and run again") from error
+    return dict(known)
 
 
 def collect(entries: Sequence[LedgerEntry]) -> dict[str, dict[str, dict[int, dict[str, float]]]]:

@@ -83,6 +83,10 @@ def read_result(folder: Path) -> TrialResult | None:
     if not path.exists():
         return None
     try:
-        return TrialResult(**read_json(path))
-    except TypeError as error:
+        result = TrialResult(**read_json(path))
+        numbers = [*result.metrics.values(), result.epochs, result.seconds]
+        if not isinstance(result.status, str) or not all(isinstance(value, int | float) for value in numbers):
+            raise TypeError("its status is no text, or a metric no number")
+    except (TypeError, AttributeError) as error:
         raise RequestError(f"{path} is no result of a trial ({error}); delete it and run again") from error
+    return result
