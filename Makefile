@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 SLICES := tests/pipeline/test_sweep_job.py tests/pipeline/test_end_to_end.py tests/pipeline/test_real_formats_chain.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep smoke test test-all chaos lint format types bench bench-gpu docs clean
+.PHONY: help install sweep smoke test test-all chaos cluster-test lint format types bench bench-gpu docs fuzz audit clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ test-all: $(INSTALLED)  ## Every test but chaos, half an hour on two cores; thos
 chaos: $(INSTALLED)  ## Kill, starve and damage running sweeps in every way; prints a table of what was lost
 	CHAOS_TABLE=runs/chaos.md $(BIN)/python -m pytest -m chaos --timeout 1800 tests/chaos
 
+cluster-test: $(INSTALLED)  ## A sweep over hosts with addresses of their own, one cut off; needs root, iproute2, PostgreSQL
+	$(BIN)/python -m pytest -m cluster --timeout 1800 tests/cluster
+
 lint: $(INSTALLED)  ## Style of the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,6 +63,12 @@ bench-gpu: $(INSTALLED)  ## The claims that are about a GPU, measured on one
 
 docs: $(INSTALLED)  ## These pages as a site, in site/index.html; a broken link is an error
 	$(BIN)/zensical build --clean --strict
+
+fuzz: $(INSTALLED)  ## 100,000 damaged files to everything that reads files of others
+	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --inputs 100000
+
+audit: $(INSTALLED)  ## Known holes in the installed packages, and secrets in the repository
+	$(BIN)/python .ci/audit.py
 
 clean:  ## Remove the environment and caches; results under runs/ stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site .cache *.egg-info

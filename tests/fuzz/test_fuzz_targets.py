@@ -1,0 +1,34 @@
+"""Damaged files of every kind end with what they hold, or with the named error, and touch nothing else.
+
+`make fuzz` asks the same of a hundred thousand, within bounded memory.
+"""
+
+import random
+
+import pytest
+from fuzz.mutations import mutated
+from fuzz.targets import make_target, names, outcome, state_of, write_canary
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+IN_THIS_PROCESS = [name for name in names() if not name.startswith("EMOTIC annotations")]  # see test_emotic_damage.py
+
+
+@pytest.fixture
+def canary(tmp_path):
+    return write_canary(tmp_path)
+
+
+@pytest.mark.parametrize("name", IN_THIS_PROCESS)
+def test_damaged_files_are_read_or_refused(name, tmp_path, canary):
+    target, before = make_target(name, tmp_path), state_of(canary)
+    assert "read" in {outcome(target, seed) for seed in target.seeds} or name.startswith("weights")
+
+    @settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.integers(0, 2**32))
+    def damaged(seed):
+        assert outcome(target, mutated(target.seeds, target.mutations, random.Random(seed))) in ("read", "refused")
+
+    damaged()
+    assert state_of(canary) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["canary", "root"]
