@@ -55,7 +55,10 @@ class ChosenModel:
     @cached_property
     def categories(self) -> tuple[str, ...]:
         """Names of its outputs."""
-        return tuple(self._read("categories.json")["names"])
+        names = self._read("categories.json").get("names")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise RequestError(f"--model {self.name}: its categories.json names no categories; log it again")
+        return tuple(names)
 
     @cached_property
     def digest(self) -> str:
@@ -73,7 +76,7 @@ class ChosenModel:
     def _read(self, name: str) -> dict:  # type: ignore[type-arg]
         try:
             return dict(json.loads(self.files[name]))
-        except ValueError as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise RequestError(f"--model {self.name}: its {name} is damaged ({error}); log it again") from error
 
 

@@ -112,12 +112,16 @@ def write_subject_index(dataset: Dataset, path: Path) -> None:
 
 
 def read_subject_index(path: Path) -> SubjectIndex:
-    """Read what write_subject_index wrote."""
+    """Read what write_subject_index wrote. Raises RequestError where it is missing, damaged or of another form."""
     try:
-        table = pq.read_table(path)
-        facts = json.loads((table.schema.metadata or {})[b"ccim_ray"])
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise RequestError(f"{path} is missing or damaged ({error}); delete it and run again") from error
+        return _subject_index(path)
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise RequestError(f"{path} is missing or damaged ({error!r}); delete it and run again") from error
+
+
+def _subject_index(path: Path) -> SubjectIndex:
+    table = pq.read_table(path)
+    facts = json.loads((table.schema.metadata or {})[b"ccim_ray"])
     categories = tuple(facts["categories"])
     column = {name: k for k, name in enumerate(categories)}
     subjects = subjects_from_table(table)

@@ -158,7 +158,10 @@ def _read_shard(path: Path, images: tuple[str, ...]) -> dict[str, PictureDetecti
         raise RequestError(
             f"{path} holds {len(rows)} pictures, not the {len(images)} expected; delete it and run again"
         )
-    return {row["image"]: PictureDetections(_persons(row), row["reason"]) for row in rows}
+    try:
+        return {row["image"]: PictureDetections(_persons(row), row["reason"]) for row in rows}
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{path} does not hold boxes and scores ({error}); delete it and run again") from error
 
 
 def _persons(row: Mapping[str, list[float] | None]) -> Persons:
