@@ -107,6 +107,8 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             if not container.streams.video:
                 raise UnreadableVideo(path, UNDECODABLE)
             stream = container.streams.video[0]
+            if stream.codec_context is None:  # of a codec that nobody knows
+                raise UnreadableVideo(path, UNDECODABLE)
             yield container, stream
     except av.error.FFmpegError as error:
         _identity(path, whole=True)  # a disk that does not answer is no defect of the video
