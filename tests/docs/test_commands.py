@@ -76,6 +76,7 @@ HOURS = "takes hours; the job in preset smoke is run by tests/deconfounders/test
 SHELL = "sets up the shell of the commands that follow"
 
 NOT_HERE = {
+    "ssh -N -L 8265:127.0.0.1:8265 -L 5000:127.0.0.1:5000 you@machine": "needs another machine",
     "make install": "is what this test suite runs in",
     "source .venv/bin/activate": SHELL,
     "python jobs/check_dataset.py --dataset emotic --data-root /data/emotic": DATA,
