@@ -38,6 +38,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "large_dictionary": (),
     "head_grid": ("--repeats", "1", "--jobs", "1"),
     "figure_6": (),
+    "tracking_load": (),
 }
 """What "make bench" runs, in this order, and how; a script that is not there is left out."""
 
@@ -161,6 +162,14 @@ TARGETS = (
     Target("The whole of Fig. 6, smaller world", "a plain script", "figure_6", first_row("ratio"), 5),
     Target("--help, the slowest job", "", "cost_of_asking", slowest("--help"), 1.0, at_most=True, unit=" s"),
     Target("--plan, the slowest job", "", "cost_of_asking", slowest("--plan"), 3.0, at_most=True, unit=" s"),
+    Target(
+        "MLflow, 1,000 trials, time of a trial",
+        "the same with 100 trials",
+        "tracking_load",
+        lambda figures: figures["rows"][-1]["ms_per_trial_ratio"],
+        1.2,
+        at_most=True,
+    ),
 )
 
 
