@@ -86,7 +86,7 @@ class Hosts:
         wait_until(lambda: self.run(name, "python3", "-c", probe).returncode == 0, seconds, f"{name}:{port} to open")
 
     def _on(self, name: str, command: tuple[str, ...]) -> list[str]:
-        named = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name]
+        named = ["unshare", "--uts", "--mount", "sh", "-c", 'hostname "$0" && exec "$@"', name]
         return ["ip", "netns", "exec", self._namespace(name), *named, *command]
 
     def _namespace(self, name: str) -> str:

@@ -90,7 +90,10 @@ def cluster(hosts: Hosts, tmp_path: Path) -> dict[str, str]:
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
     address = hosts.address("head")
     ray = [str(BIN / "ray"), "start", "--block"]
-    temporary = f"/tmp/{hosts.prefix}"  # short: names of sockets have a limit
+    temporary = Path(f"/tmp/{hosts.prefix}")  # short: names of sockets have a limit
+    temporary.mkdir()
+    # Each host has one of its own there. Shared, one node would clear away the working folder of another's job.
+    ray = ["sh", "-c", f'mount -t tmpfs tmpfs {temporary} && exec "$@"', "sh", *ray]
     as_head = ["--head", "--port=6379", f"--node-ip-address={address}", f"--dashboard-host={address}", "--num-cpus=0"]
     hosts.start("head", *ray, *as_head, f"--temp-dir={temporary}", environment=token)
     hosts.wait_until_open("head", 8265, 180)
