@@ -53,7 +53,7 @@ def damaged_record(path: Path) -> str | None:
         with zipfile.ZipFile(path) as records:
             first = records.testzip()
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, zlib.error) as error:
-        return str(error)
+        return str(error) or type(error).__name__  # EOFError has no words, and none would read as sound
     return f"{first} does not have its checksum" if first else None
 
 
