@@ -1,6 +1,7 @@
 """What several test files need: one small embedded world, and a disk that runs full."""
 
 import resource
+import subprocess
 from contextlib import contextmanager
 
 import pytest
@@ -33,3 +34,18 @@ def full_disk():
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limit
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, of 96 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    try:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(place)], capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no mount on this system")
+    if mounted.returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)

@@ -68,21 +68,6 @@ def fill(folder, leave):
     return ballast
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own, of 32 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    try:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(place)], capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no mount on this system")
-    if mounted.returncode:
-        pytest.skip("mounting a file system is not allowed here")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
 @pytest.mark.parametrize("cache", CACHES)
 def test_a_full_disk_is_one_line_and_with_room_the_cache_is_written(small_disk, small_world, cache):
     write, is_read_back = CACHES[cache]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,18 +33,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         path = Path(os.environ["CHAOS_TABLE"])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join([*TABLE.lines(), ""]))
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 96 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    try:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(place)], capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no mount on this system")
-    if mounted.returncode:
-        pytest.skip("mounting a file system is not allowed here")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
