@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from ccim_ray.baselines.registry import baseline_label, inputs_of
 from ccim_ray.deconfounders.card import CONTEXT_FEATURES
 from ccim_ray.deconfounders.registry import deconfounder_card
 from ccim_ray.experiment import Experiment
 from ccim_ray.perception.architectures import architecture, is_geometry
-from ccim_ray.perception.backbones import build_backbone
+from ccim_ray.perception.backbones import Backbone, build_network
 from ccim_ray.perception.geometry import SHAPES
 from ccim_ray.plan import Plan
 from ccim_ray.trial import assemble_recogniser, blank_dictionary
@@ -50,17 +52,44 @@ def size_lines(plan: Plan) -> list[str]:
 
 def model_size(experiment: Experiment, num_categories: int) -> ModelSize:
     """Size of the experiment's model; no weight is loaded or drawn for its trunks."""
-    with torch.device("meta"):
-        drawn = {view: build_backbone(trunk.arch) for view, trunk in experiment.trunks.items()}
-    trunks = {view: trunk.to_empty(device="cpu") for view, trunk in drawn.items()}
+    trunks = {view: _undrawn_backbone(trunk.arch) for view, trunk in experiment.trunks.items()}
     recogniser = assemble_recogniser(experiment, num_categories, blank_dictionary(experiment), trunks).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        recogniser(_one_subject(experiment))
+    with _Operations() as operations, torch.no_grad():
+        recogniser(one_subject(experiment))
     frozen = sum(map(_parameters, trunks.values())) if experiment.trainable == "head" else 0
-    return ModelSize(_parameters(recogniser) - frozen, frozen, counter.get_total_flops())
+    return ModelSize(_parameters(recogniser) - frozen, frozen, operations.counted)
 
 
-def _one_subject(experiment: Experiment) -> dict[str, Tensor]:
+def _undrawn_backbone(arch: str) -> Backbone:
+    """A backbone whose weights have shapes and no values: drawing them takes a second for the larger networks."""
+    with torch.device("meta"):
+        network = build_network(arch, 1)
+    values = {name: torch.empty(value.shape, dtype=value.dtype) for name, value in network.state_dict().items()}
+    network.load_state_dict(values, assign=True)  # to_empty would import sympy
+    return Backbone(architecture(arch), network)
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts by torch's own formulas. Its FlopCounterMode imports torch._dynamo for it, a second and more of a plan."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counted = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # a mode that it should skip, torch wraps in an import of torch._dynamo
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.counted += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def one_subject(experiment: Experiment) -> dict[str, Tensor]:
+    """Inputs of the experiment's model for one subject, all zero: views (1, S, S, 3) uint8, geometry float32."""
     views: dict[str, Tensor] = {}
     for item in inputs_of(experiment.baseline, experiment.baseline_options):
         if is_geometry(item.view):

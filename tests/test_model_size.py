@@ -1,15 +1,18 @@
 """Sizes of models against torchvision's own networks and figures, and what --plan says of them."""
 
 import pytest
+import torch
 import torchvision
 from job_runs import run_job
+from torch.utils.flop_counter import FlopCounterMode
 
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
-from ccim_ray.model_size import ModelSize, model_size, size_lines
-from ccim_ray.perception.backbones import build_network
+from ccim_ray.model_size import ModelSize, model_size, one_subject, size_lines
+from ccim_ray.perception.backbones import build_backbone, build_network
 from ccim_ray.plan import make_plan
 from ccim_ray.presets import default_experiment
 from ccim_ray.storage import Storage
+from ccim_ray.trial import assemble_recogniser, blank_dictionary
 from search_spaces.baselines import baselines_space
 
 EMOT_NET_HEAD = (1024 * 256 + 256) + 2 * 256  # a linear layer and its batch norm
@@ -48,6 +51,16 @@ def test_floating_point_operations_of_the_classifier(baseline):
     seven, eight = (model_size(experiment(baseline, deconfounder="projection"), categories) for categories in (7, 8))
     modalities = {"emoticon": 2 * 2 * 26 + 4 * 4 * 2 * (512 + 9) + 2 * (8 * 8 - 7 * 7)}  # that predict by themselves
     assert eight.flops - seven.flops == 2 * 128 + modalities.get(baseline, 0)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_operations_are_those_that_torchs_own_counter_finds(baseline):
+    asked = experiment(baseline, deconfounder="ccim", dictionary__size=64)
+    trunks = {view: build_backbone(trunk.arch) for view, trunk in asked.trunks.items()}
+    model = assemble_recogniser(asked, 7, blank_dictionary(asked), trunks).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(one_subject(asked))
+    assert model_size(asked, 7).flops == counter.get_total_flops() > 0
 
 
 def test_what_ccim_adds():

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy.io import savemat
 
 from ccim_ray.datasets.confounded_scenes.causal_model import CausalModel, Latents
 from ccim_ray.datasets.confounded_scenes.emotions import CATEGORIES, affects
@@ -172,6 +171,8 @@ def _write_emotic(rows: Sequence[PictureRow], root: Path) -> None:
         images["test" if split.startswith("test") else split].append(_emotic_image(list(persons)))
     stream = io.BytesIO()
     structs = {key: np.concatenate(parts, axis=1) for key, parts in images.items()}
+    from scipy.io import savemat  # a tenth of a second of every --help, for the one format that needs it
+
     savemat(stream, structs, format="5", do_compression=True, oned_as="row")
     content = stream.getvalue()
     write_atomically(root / "Annotations" / "Annotations.mat", MAT_HEADER.ljust(116) + content[116:])
