@@ -3,10 +3,11 @@
     python benchmarks/sweep_overhead.py [--trials 8] [--repeats 5]
 
 Prepares the embedded world once, then runs the same head trials (a) by the sweep's trial runner over Ray Tune and
-(b) one after the other in a process of its own that has been warmed up, which is the work itself. Both sides train
-the same trials to the same results, which is checked. (a) is divided by (b) over the number of trials at a time;
-what is left is orchestration, given in seconds a trial. It does not grow with the work, so of trials of 30 s the
-quotient is one plus a thirtieth of it: that figure is calculated. One run of each is discarded as warm-up.
+(b) by as many processes as the sweep has trials at a time, each warmed up and with its share of the trials one after
+the other: the work itself, on cores that are as busy. Both sides train the same trials to the same results, which is
+checked. What (a) takes more than (b) is orchestration, given in seconds a trial of one process. It does not grow with
+the work, so of trials of 30 s the quotient is one plus a thirtieth of it: that figure is calculated. One run of each
+is discarded as warm-up.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import shutil
 import statistics
 import subprocess
@@ -37,15 +39,17 @@ from ccim_ray.storage import Storage
 from ccim_ray.trial_folder import Trial, read_result
 
 _ONE_AFTER_THE_OTHER = """
-import pickle, sys, time
+import pickle, sys
 from ccim_ray.trial import run_trial, threads_of_a_trial
 threads_of_a_trial()
-first, *trials = pickle.load(sys.stdin.buffer)
+with open(sys.argv[1], "rb") as file:
+    first, *trials = pickle.load(file)
 run_trial(first)  # warm-up: imports and the allocator
-started = time.perf_counter()
+print("ready", flush=True)
+sys.stdin.readline()
 for trial in trials:
     run_trial(trial)
-print(time.perf_counter() - started)
+print("done", flush=True)
 """
 
 
@@ -54,16 +58,31 @@ def elsewhere(trials: list[Trial], folder: Path) -> list[Trial]:
     return [replace(t, paths=replace(t.paths, folder=str(folder / t.signature))) for t in trials]
 
 
-def seconds_of_the_work(trials: list[Trial], folder: Path) -> float:
-    """Train one after the other in a warmed-up process with one thread."""
-    import pickle
-
-    warm_up = elsewhere(trials[:1], folder / "warm_up")
-    payload = pickle.dumps([*warm_up, *elsewhere(trials, folder / "work")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", _ONE_AFTER_THE_OTHER]
-    ended = subprocess.run(command, input=payload, stdout=subprocess.PIPE, env=environment, check=True)
-    return float(ended.stdout)
+def seconds_of_the_work(trials: list[Trial], folder: Path, at_a_time: int) -> float:
+    """Train in ``at_a_time`` warmed-up processes of one thread, from a common start to the end of the last."""
+    processes = []
+    for number in range(at_a_time):
+        mine = elsewhere(trials[number::at_a_time], folder / "work")
+        told = folder / f"{number}.pickle"
+        told.parent.mkdir(parents=True, exist_ok=True)
+        told.write_bytes(pickle.dumps([*elsewhere(trials[number : number + 1], folder / "warm_up"), *mine]))
+        command = [sys.executable, "-c", _ONE_AFTER_THE_OTHER, str(told)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True))
+    for process in processes:
+        process.stdout.readline()
+    started = time.perf_counter()
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.stdout.readline() for process in processes]
+    seconds = time.perf_counter() - started
+    for process in processes:
+        process.wait()
+    if said != ["done\n"] * at_a_time:
+        raise SystemExit("a process of the work itself failed; its error stands above")
+    return seconds
 
 
 def seconds_of_the_sweep(trials: list[Trial], folder: Path, at_a_time: int) -> float:
@@ -79,6 +98,7 @@ def seconds_of_the_sweep(trials: list[Trial], folder: Path, at_a_time: int) -> f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     flags = parser.parse_args()
@@ -86,7 +106,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         storage = Storage.open(str(root / "storage"))
-        base = default_experiment("confounded_scenes", "quick", WorldSettings(images=4000)).with_changes(
+        base = default_experiment("confounded_scenes", "quick", WorldSettings(images=flags.images)).with_changes(
             dictionary__size=128
         )
         plan = make_plan([("CCIM N=128", base)], tuple(range(flags.trials)), storage, None)
@@ -96,7 +116,7 @@ def main() -> None:
         work, sweep = [], []
         for repeat in range(flags.repeats + 1):
             folder = root / str(repeat)
-            seconds = (seconds_of_the_work(trials, folder), seconds_of_the_sweep(trials, folder, at_a_time))
+            seconds = (seconds_of_the_work(trials, folder, at_a_time), seconds_of_the_sweep(trials, folder, at_a_time))
             for trial in trials:
                 ours = read_result(folder / "trials" / trial.signature)
                 alone = read_result(folder / "work" / trial.signature)
@@ -107,12 +127,11 @@ def main() -> None:
                 work.append(seconds[0])
                 sweep.append(seconds[1])
             say(f"  {repeat or 'warm-up'}: work {seconds[0]:.1f} s, sweep {seconds[1]:.1f} s")
-    ideal = statistics.median(work) / at_a_time
-    wall = statistics.median(sweep)
+    ideal, wall = statistics.median(work), statistics.median(sweep)
     row = {
         "trials": flags.trials,
         "at_a_time": at_a_time,
-        "work_s": round(statistics.median(work), 2),
+        "work_wall_s": round(ideal, 2),
         "sweep_wall_s": round(wall, 2),
         "wall_over_ideal": round(wall / ideal, 3),
         "orchestration_s_per_trial": round((wall - ideal) / flags.trials * at_a_time, 3),

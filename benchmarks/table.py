@@ -31,14 +31,13 @@ Figures = dict[str, Any]
 SETTINGS: dict[str, tuple[str, ...]] = {
     "cost_of_asking": ("--repeats", "5"),
     "ccim_kernel": ("--repeats", "5", "--sizes", "256", "1024"),
-    "extraction": ("--images", "1000", "--repeats", "5"),
+    "extraction": ("--images", "1500", "--repeats", "5"),
     "training_input": ("--repeats", "5"),
-    "sweep_overhead": ("--trials", "4", "--repeats", "5"),
+    "sweep_overhead": ("--repeats", "5"),
     "dictionaries": ("--repeats", "1"),
-    "large_dictionary": (),
-    "head_grid": ("--repeats", "1", "--jobs", "1"),
-    "figure_6": (),
-    "tracking_load": (),
+    "large_dictionary": ("--factors", "1", "10"),
+    "head_grid": ("--variants", "12", "--images", "4000", "--repeats", "1", "--jobs", "1"),
+    "figure_6": ("--images", "900"),
 }
 """What "make bench" runs, in this order, and how; a script that is not there is left out."""
 
@@ -115,8 +114,11 @@ TARGETS = (
     Target("CCIM inference, dot product, N=1024", AUTHORS, "ccim_kernel", kernel(DOT, 1024, "inference_ratio"), 400),
     Target("CCIM inference, additive, N=1024", AUTHORS, "ccim_kernel", kernel(ADDITIVE, 1024, "inference_ratio"), 40),
     Target("Extraction, start included", LOADER, "extraction", first_row("over_loader_end_to_end"), 1.0),
+    Target("the same of 10,000, calculated", LOADER, "extraction", first_row("over_loader_of_10_000"), 1.0),
     Target("Extraction, steady rate", BARE, "extraction", first_row("over_bare"), 0.95),
-    Target("Extraction, gain of an actor", "one actor", "extraction", first_row("actors_gain"), 0.9, on="cpu"),
+    Target(
+        "Extraction, gain of an actor", "the bare network's", "extraction", first_row("gain_over_bare"), 0.9, on="cpu"
+    ),
     Target("Training step", "a resident batch", "training_input", first_row("over_resident"), 0.95, on="cpu"),
     Target("Training by Ray, 2 workers", "plain DDP", "training_input", first_row("over_plain_ddp"), 0.975, on="cpu"),
     Target("Training step", "a resident batch", "input_share", least_share, 0.95, on="cuda"),
@@ -162,14 +164,6 @@ TARGETS = (
     Target("The whole of Fig. 6, smaller world", "a plain script", "figure_6", first_row("ratio"), 5),
     Target("--help, the slowest job", "", "cost_of_asking", slowest("--help"), 1.0, at_most=True, unit=" s"),
     Target("--plan, the slowest job", "", "cost_of_asking", slowest("--plan"), 3.0, at_most=True, unit=" s"),
-    Target(
-        "MLflow, 1,000 trials, time of a trial",
-        "the same with 100 trials",
-        "tracking_load",
-        lambda figures: figures["rows"][-1]["ms_per_trial_ratio"],
-        1.2,
-        at_most=True,
-    ),
 )
 
 
