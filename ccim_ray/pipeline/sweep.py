@@ -14,6 +14,7 @@ from ccim_ray.console import complain, event, follow_trials, live_view, say, sho
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.end_to_end_results import end_to_end_results
 from ccim_ray.environment import environment_tags
+from ccim_ray.errors import RequestError
 from ccim_ray.inspecting import Inspection
 from ccim_ray.perception.weight_files import file_digest
 from ccim_ray.pipeline.cluster import join_cluster, leave_on_sigterm
@@ -114,12 +115,16 @@ def _recording(request: SweepRequest, plan: Plan, tracker: Tracker) -> Iterator[
     of_trials, notes = tags_of(request, plan), notes_of_baselines(request, plan)
     recorder = Recorder(tracker, parent, plan.trials, of_trials, notes, numbers_only=request.space.preview)
     recorder.start()
-    status: Status = "KILLED"
     try:
         yield recorder
-        status = "FAILED" if _any_unfinished(plan) else "FINISHED"
-    finally:
-        recorder.close(status)
+        status: Status = "FAILED" if _any_unfinished(plan) else "FINISHED"
+    except BaseException:
+        try:
+            recorder.close("KILLED")
+        except RequestError as trouble:  # of a full disk this is a consequence: the error itself is to be told
+            say(f"  MLflow: {trouble}")
+        raise
+    recorder.close(status)
 
 
 def _train(plan: Plan, request: SweepRequest, cluster: ClusterResources, recorder: Recorder, dataset: Dataset) -> None:

@@ -7,6 +7,7 @@ milliseconds; trials end to end start a DDP group of Ray Train.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.error import TuneError
 from ray.tune.experiment import Trial as TuneTrial
 
 from ccim_ray.errors import RequestError
@@ -74,8 +76,14 @@ def run_trials(
             stop=StopCleanly(interruption),
         ),
     )
-    tuner.fit()
-    shutil.rmtree(folder / name, ignore_errors=True)
+    try:
+        tuner.fit()
+    except (TuneError, OSError) as error:
+        if (full := os.strerror(errno.ENOSPC)) not in str(error):
+            raise
+        raise RequestError(f"{storage.root}: {full}; make room, then give the same command again to go on") from error
+    finally:
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 class _Listener(tune.Callback):

@@ -65,6 +65,8 @@ def connect(uri: str) -> MlflowClient:
 
     # MLflow reads its level at import, and something else may have imported it before.
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
+    # It writes a page of traceback for each error that it raises, which request_errors tells in a line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     if re.match(r"https?://", uri):
         with _environment(PROBE_SETTINGS):
             client = MlflowClient(uri)
