@@ -106,7 +106,7 @@ def seconds_of_recording(planned: Sequence[PlannedTrial], trials: Sequence[Trial
     tracker = Tracker(f"sqlite:///{folder}/mlflow.db", "benchmark/heads", folder / "artifacts")
     parent = tracker.open_parent("benchmark", "benchmark", {}, {})
     ended = [replace(each, trial=trial, state="done") for each, trial in zip(planned, trials, strict=True)]
-    recorder = Recorder(tracker, parent, ended, {}, numbers_only=True)
+    recorder = Recorder(tracker, lambda: parent, ended, {}, numbers_only=True)
 
     def record() -> None:
         recorder.start()

@@ -75,7 +75,7 @@ def record(database: Path, planned: list[PlannedTrial]) -> float:
     tracker = Tracker(f"sqlite:///{database}?timeout=60", "benchmark/load", database.parent / "artifacts")
     started = time.perf_counter()
     parent = tracker.open_parent("load", "load", {}, {})
-    recorder = Recorder(tracker, parent, planned, {}, numbers_only=True)
+    recorder = Recorder(tracker, lambda: parent, planned, {}, numbers_only=True)
     recorder.start()
     recorder.close("FINISHED")
     return time.perf_counter() - started

@@ -10,7 +10,8 @@ import queue
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ class Recorder:
 
     Args:
         tracker: connected; used by this object's thread alone until ``close``.
-        parent: run id of the sweep.
+        open_parent: opens the sweep's run and returns its id; called again where MLflow did not answer.
         trials: all trials of the sweep that this command is about.
         tags: stamped on every trial's run.
         notes: baseline -> what must be known of its numbers; stamped on its trials' runs, and said in their figures.
@@ -50,13 +51,15 @@ class Recorder:
     """
 
     tracker: Tracker
-    parent: str
+    open_parent: Callable[[], str]
     trials: Sequence[PlannedTrial]
     tags: Mapping[str, str]
     notes: Mapping[str, str] = field(default_factory=dict)
     validation_only: bool = False
     numbers_only: bool = False
     _runs: dict[str, TrialRun] = field(default_factory=dict, init=False)
+    _parent: str | None = field(default=None, init=False)
+    _known: queue.Queue[PlannedTrial] = field(default_factory=queue.Queue, init=False)
     _ended: queue.Queue[str] = field(default_factory=queue.Queue, init=False)
     _closing: threading.Event = field(default_factory=threading.Event, init=False)
     _trouble: dict[str, RequestError] = field(default_factory=dict, init=False)
@@ -69,22 +72,39 @@ class Recorder:
         self._recorded: frozenset[str] = frozenset()
         self._thread = threading.Thread(target=self._follow, name="mlflow-recorder", daemon=True)
 
+    @contextmanager
+    def following(self, status_of: Callable[[], Status]) -> Iterator[Recorder]:
+        """Keep MLflow up to date inside the block, and leave no run RUNNING behind it.
+
+        Args:
+            status_of: how the sweep ended, where the block ends without an error.
+
+        Raises RequestError as ``close`` does; of an error inside the block MLflow's trouble may be a consequence, so
+        then it is only said.
+        """
+        self.start()
+        try:
+            yield self
+            status = status_of()
+        except BaseException:
+            try:
+                self.close("KILLED")
+            except RequestError as trouble:
+                say(f"  MLflow: {trouble}")
+            raise
+        self.close(status)
+
     def start(self) -> None:
         """Record what ended earlier and is not in MLflow, then follow the running trials."""
-        runs = self.tracker.trials(self.parent)
-        self._recorded = frozenset(
-            run.tags["ccim.signature"] for run in runs if run.status == "FINISHED" or _stopped(run)
-        )
         for planned in self.trials:
             if not planned.is_open:
                 self.catch_up(planned)
+        self._guard("the sweep", self._begin)
         self._thread.start()
 
     def catch_up(self, planned: PlannedTrial) -> None:
         """Record a trial that ended earlier, unless MLflow has it already."""
-        if planned.trial.signature not in self._recorded:
-            self._by_signature[planned.trial.signature] = planned
-            self._ended.put(planned.trial.signature)
+        self._known.put(planned)
 
     def follow(self, planned: PlannedTrial) -> None:
         """Record a trial that was not known at the start, from now on."""
@@ -112,10 +132,11 @@ class Recorder:
         self._thread.join()
         self._trouble.clear()
         self._attempt()
-        self._guard("the sweep's results", lambda: self.tracker.log_artifacts(self.parent, self._files))
-        self._guard("the sweep's means", lambda: self.tracker.log_summary(self.parent, *self._summary))
-        self._guard("trials that did not end", lambda: self.tracker.finish_leftovers(self.parent))
-        self._guard("the sweep's end", lambda: self.tracker.finish(self.parent, status))
+        if (parent := self._parent) is not None:
+            self._guard("the sweep's results", lambda: self.tracker.log_artifacts(parent, self._files))
+            self._guard("the sweep's means", lambda: self.tracker.log_summary(parent, *self._summary))
+            self._guard("trials that did not end", lambda: self.tracker.finish_leftovers(parent))
+            self._guard("the sweep's end", lambda: self.tracker.finish(parent, status))
         if self._trouble:
             raise next(iter(self._trouble.values()))
 
@@ -123,8 +144,23 @@ class Recorder:
         while not self._closing.wait(FOLLOW_SECONDS):
             self._attempt()
 
+    def _begin(self) -> None:
+        parent = self.open_parent()
+        runs = self.tracker.trials(parent)
+        self._recorded = frozenset(
+            run.tags["ccim.signature"] for run in runs if run.status == "FINISHED" or _stopped(run)
+        )
+        self._parent = parent
+
     def _attempt(self) -> None:
         """Bring MLflow up to date, trial by trial: trouble with one does not keep the others from it."""
+        if self._parent is None and not self._guard("the sweep", self._begin):
+            return
+        for _ in range(self._known.qsize()):
+            planned = self._known.get()
+            if planned.trial.signature not in self._recorded:
+                self._by_signature[planned.trial.signature] = planned
+                self._ended.put(planned.trial.signature)
         for _ in range(self._ended.qsize()):
             signature = self._ended.get()
             planned = self._by_signature[signature]
@@ -162,7 +198,8 @@ class Recorder:
                 tags["ccim.note"] = note
             if made_by.exists():  # what trained it, not what records it
                 tags |= read_json(made_by)
-            self._runs[signature] = self.tracker.open_trial(self.parent, signature, name, parameters, tags)
+            assert self._parent is not None
+            self._runs[signature] = self.tracker.open_trial(self._parent, signature, name, parameters, tags)
         return self._runs[signature]
 
     def _record_end(self, planned: PlannedTrial) -> None:

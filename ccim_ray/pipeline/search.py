@@ -9,6 +9,7 @@ import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -24,7 +25,7 @@ from ccim_ray.pipeline.sweep import connect, mlflow_command, notes_of_baselines,
 from ccim_ray.pipeline.trials import write_failure
 from ccim_ray.pipeline.tuning import EarlyStopping, tune_trials
 from ccim_ray.plan import Plan, PlannedTrial, trial_state
-from ccim_ray.recording import Recorder, Status
+from ccim_ray.recording import Recorder
 from ccim_ray.reports.search_report import Chosen, ranked, write_search_report
 from ccim_ray.resources import ClusterResources
 from ccim_ray.search_request import SearchRequest, counts
@@ -224,15 +225,11 @@ def _recording(search: _Search, tracker: Tracker) -> Iterator[Recorder]:
         "search.reduction_factor": str(request.reduction_factor),
     }
     of_parent = of_runs | environment_tags(plug_ins=request.sweep.plug_ins())
-    parent = tracker.open_parent(search_id, name, parameters, of_parent, "search")
-    recorder = Recorder(tracker, parent, (), of_runs, notes_of_baselines(request.sweep, plan), validation_only=True)
-    recorder.start()
-    status: Status = "KILLED"
-    try:
+    open_parent = partial(tracker.open_parent, search_id, name, parameters, of_parent, "search")
+    notes = notes_of_baselines(request.sweep, plan)
+    recorder = Recorder(tracker, open_parent, (), of_runs, notes, validation_only=True)
+    with recorder.following(lambda: "FINISHED" if search.is_complete else "FAILED"):
         yield recorder
-        status = "FINISHED" if search.is_complete else "FAILED"
-    finally:
-        recorder.close(status)
 
 
 @contextmanager

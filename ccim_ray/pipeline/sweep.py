@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from ccim_ray.console import complain, event, follow_trials, live_view, say, sho
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.end_to_end_results import end_to_end_results
 from ccim_ray.environment import environment_tags
-from ccim_ray.errors import RequestError
 from ccim_ray.inspecting import Inspection
 from ccim_ray.perception.weight_files import file_digest
 from ccim_ray.pipeline.cluster import join_cluster, leave_on_sigterm
@@ -24,7 +24,7 @@ from ccim_ray.pipeline.preparation import load_again, prepare
 from ccim_ray.pipeline.trials import run_trials
 from ccim_ray.plan import Plan, PlannedTrial, trial_state
 from ccim_ray.rates import Rates, rate_of_step, rate_of_training
-from ccim_ray.recording import Recorder, Status, run_title
+from ccim_ray.recording import Recorder, run_title
 from ccim_ray.reports.preview_report import preview_report
 from ccim_ray.reports.sweep_report import SweepReport, write_sweep_report
 from ccim_ray.resources import ClusterResources
@@ -111,20 +111,11 @@ def _recording(request: SweepRequest, plan: Plan, tracker: Tracker) -> Iterator[
     name = f"{request.space.name} of {baselines} on {request.dataset}"
     asked = description_tags(request.space, _ledger(request, plan))
     tags = tags_of(request, plan) | asked | environment_tags(plug_ins=request.plug_ins())
-    parent = tracker.open_parent(request.sweep_id(plan), name, request.parameters(), tags)
+    open_parent = partial(tracker.open_parent, request.sweep_id(plan), name, request.parameters(), tags)
     of_trials, notes = tags_of(request, plan), notes_of_baselines(request, plan)
-    recorder = Recorder(tracker, parent, plan.trials, of_trials, notes, numbers_only=request.space.preview)
-    recorder.start()
-    try:
+    recorder = Recorder(tracker, open_parent, plan.trials, of_trials, notes, numbers_only=request.space.preview)
+    with recorder.following(lambda: "FAILED" if _any_unfinished(plan) else "FINISHED"):
         yield recorder
-        status: Status = "FAILED" if _any_unfinished(plan) else "FINISHED"
-    except BaseException:
-        try:
-            recorder.close("KILLED")
-        except RequestError as trouble:  # of a full disk this is a consequence: the error itself is to be told
-            say(f"  MLflow: {trouble}")
-        raise
-    recorder.close(status)
 
 
 def _train(plan: Plan, request: SweepRequest, cluster: ClusterResources, recorder: Recorder, dataset: Dataset) -> None:

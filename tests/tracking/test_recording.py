@@ -1,7 +1,9 @@
 """The recorder's last words: what MLflow did not take is told, and the run is ended all the same."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from mlflow import MlflowClient
@@ -20,7 +22,7 @@ from ccim_ray.trial_folder import Trial, TrialResult
 
 def test_results_that_cannot_be_logged_are_told_and_the_run_still_ends(tracker, uri, tmp_path):
     parent = tracker.open_parent("sweep", "a sweep", {}, {})
-    recorder = Recorder(tracker, parent, [], {})
+    recorder = Recorder(tracker, lambda: parent, [], {})
     recorder.start()
     recorder.finish_with([tmp_path / "results.csv"])  # was never written
     with pytest.raises(RequestError, match="the sweep's results could not be recorded"):
@@ -32,7 +34,7 @@ def test_results_are_logged_when_the_recorder_closes(tracker, uri, tmp_path):
     parent = tracker.open_parent("sweep", "a sweep", {}, {})
     results = tmp_path / "results.csv"
     results.write_text("setting")
-    recorder = Recorder(tracker, parent, [], {})
+    recorder = Recorder(tracker, lambda: parent, [], {})
     recorder.start()
     recorder.finish_with([results])
     recorder.close("FINISHED")
@@ -53,7 +55,7 @@ def planned_in(folder, epochs):
 def runs_of_a_search(tracker, uri, planned, ended):
     """The runs after a search of one trial, which is either proposed now or ended in an earlier process."""
     parent = tracker.open_parent("search", "a search", {}, {}, "search")
-    recorder = Recorder(tracker, parent, (), {}, validation_only=True)
+    recorder = Recorder(tracker, lambda: parent, (), {}, validation_only=True)
     recorder.start()
     if ended:
         recorder.catch_up(planned)
@@ -87,14 +89,51 @@ def test_a_search_logs_no_metric_of_the_test_splits(tracker, uri, tmp_path):
     assert [found.path for found in MlflowClient(uri).list_artifacts(run.info.run_id)] == ["config"]
 
 
+def test_mlflow_that_is_away_when_a_sweep_begins_does_not_stop_it(tracker, uri, tmp_path, capsys):
+    asked = []
+
+    def open_parent():
+        asked.append(None)
+        if len(asked) < 3:
+            raise RequestError("MLflow is away")
+        return tracker.open_parent("sweep", "a sweep", {}, {})
+
+    planned = planned_in(tmp_path / "0123", 2)
+    recorder = Recorder(tracker, open_parent, (), {}, numbers_only=True)
+    with recorder.following(lambda: "FINISHED"):
+        recorder.follow(planned)
+        write_json(tmp_path / "0123" / "result.json", TrialResult("done", {"test/accuracy": 0.5}).as_dict())
+        recorder.end("0123")
+        deadline = time.monotonic() + 60
+        while len(asked) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert capsys.readouterr().out.count("MLflow is away (training goes on") == 1
+    (run,) = (MlflowClient(uri).get_run(run.run_id) for run in tracker.trials(open_parent()))
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test/accuracy"] == 0.5
+
+
+def test_what_went_wrong_is_told_rather_than_what_mlflow_made_of_it(tracker, capsys):
+    def open_parent():
+        raise RequestError("MLflow is away")
+
+    recorder = Recorder(tracker, open_parent, (), {})
+    with pytest.raises(ValueError, match="the disk is full"), recorder.following(lambda: "FINISHED"):
+        raise ValueError("the disk is full")
+    assert "could not be recorded in MLflow: MLflow is away" in capsys.readouterr().out
+    recorder = Recorder(tracker, open_parent, (), {})
+    with pytest.raises(RequestError, match="MLflow is away"), recorder.following(lambda: "FINISHED"):
+        pass
+
+
 def test_means_and_constants_of_the_sweep_are_on_its_run(tracker, uri, tmp_path):
     for mean in (0.25, 0.5):  # the second time, as when a sweep is extended
-        parent = tracker.open_parent("sweep", "a sweep", {}, {"ccim.question": "Does it?"})
-        recorder = Recorder(tracker, parent, [], {})
+        open_parent = partial(tracker.open_parent, "sweep", "a sweep", {}, {"ccim.question": "Does it?"})
+        recorder = Recorder(tracker, open_parent, [], {})
         recorder.start()
         recorder.summarise({"mean/test/mAP/vanilla (a)": mean}, {"ccim.constants.0": "{}"})
         recorder.close("FINISHED")
-    run = MlflowClient(uri).get_run(parent)
+    run = MlflowClient(uri).get_run(open_parent())
     assert run.data.metrics == {"mean/test/mAP/vanilla _a_": 0.5}
     assert (run.data.tags["ccim.constants.0"], run.data.tags["ccim.question"]) == ("{}", "Does it?")
 
@@ -117,7 +156,7 @@ def test_two_sweeps_that_record_the_same_trial_at_once_give_one_run_with_each_po
     def record(tracker):
         begin.wait()
         parent = tracker.open_parent("sweep", "a sweep", {}, {})
-        recorder = Recorder(tracker, parent, (), {}, numbers_only=True)
+        recorder = Recorder(tracker, lambda: parent, (), {}, numbers_only=True)
         recorder.start()
         recorder.catch_up(planned)
         recorder.close("FINISHED")
