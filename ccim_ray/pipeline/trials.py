@@ -135,7 +135,8 @@ def failure_reason(trial: TuneTrial) -> str:
     error = trial.get_pickled_error() or trial.get_error()
     cause = getattr(error, "cause", None) or error
     lines = [line for line in str(cause).splitlines() if line.strip()]
-    if lines[-1:] == ["None"]:  # what Tune writes of an actor that did not live to raise anything
+    # Of an actor that did not live to raise anything, Tune writes either, the second with a paragraph on the causes.
+    if lines[-1:] == ["None"] or "its worker process has died" in str(cause):
         return "its process died or did not start; the machine may be out of memory"
     return lines[-1].strip() if lines else type(cause).__name__
 
