@@ -25,8 +25,8 @@ PHASES = {
     "while weights are half written": Fault("replace", "/best.safetensors$", 2),
     "while a checkpoint is half written": Fault("replace", "/checkpoint.pt$", 2),
     "while an epoch is half written to the journal": Fault("journal", count=2),
+    "while a result is half written": Fault("replace", "/result.json$", 1),
     "after MLflow took a model": Fault("logged", "log_model", 1),
-    "while a result is half written": Fault("replace", "/result.json$", 2),
     "while the results table is half written": Fault("replace", "/results.csv$", 1),
 }
 
