@@ -29,9 +29,12 @@ def write_emotic(root: Path, pictures: ImageFiles) -> Path:
     (root / "emotic/images").mkdir(parents=True)
     for name, (split, image_HWC, box) in pictures.items():
         Image.fromarray(image_HWC).save(root / "emotic/images" / name)
+        rating = {"valence": 3, "arousal": 7, "dominance": 4}
         person = {"body_bbox": list(box), "annotations_categories": {"categories": "Fear"}}
-        if split != "train":
-            person["combined_categories"] = "Fear"
+        if split == "train":
+            person["annotations_continuous"] = rating
+        else:
+            person |= {"combined_categories": "Fear", "combined_continuous": rating}
         size = {"n_col": image_HWC.shape[1], "n_row": image_HWC.shape[0]}
         content[split].append({"filename": name, "folder": "images", "image_size": size, "person": person})
     rows = {}

@@ -73,14 +73,14 @@ def load_caer_s(root: Path, options: LoadOptions = AS_PUBLISHED) -> Dataset:
     splits_path = split_file(root, options.split_file)
     split_of = _splits(splits_path, root, pictures, defects)
     kept = [picture for picture in pictures if picture.relative in split_of]
-    face_of = _read_faces(root, pictures, defects)
+    face_of = _read_faces(root, pictures, split_of, defects)
     body_of = _read_bodies(root, pictures, defects)
     sizes = read_sizes([root / IMAGE_FOLDER / picture.relative for picture in kept])
     subjects: list[Subject] = []
     readable = 0
     for picture, size in zip(kept, sizes, strict=True):
         if isinstance(size, UnreadableImage):
-            defects.add(size.reason, picture.relative)
+            defects.add(size.reason, picture.relative, split_of[picture.relative])
             continue
         readable += 1
         subject = _subject(picture, split_of[picture.relative], size, face_of, body_of, options, defects)
@@ -184,7 +184,9 @@ def _find(listed: str, by_path: Mapping[str, _Picture]) -> _Picture | None:
     return by_path.get(f"{part}/{_OTHER_ANGER.get(folder, folder)}/{name}")
 
 
-def _read_faces(root: Path, pictures: Sequence[_Picture], defects: Defects) -> dict[str, Box]:
+def _read_faces(
+    root: Path, pictures: Sequence[_Picture], split_of: Mapping[str, str], defects: Defects
+) -> dict[str, Box]:
     """Half-open face boxes as annotated, not yet clipped, by picture."""
     by_path = {picture.relative: picture for picture in pictures}
     face_of: dict[str, Box] = {}
@@ -201,11 +203,13 @@ def _read_faces(root: Path, pictures: Sequence[_Picture], defects: Defects) -> d
             if picture is None:
                 defects.add("face of an image that is not there", f"{name}: {listed}")
             elif picture.relative in face_of:
-                defects.add("second face of an image: the first is kept", f"{name}: {listed}")
+                split = split_of.get(picture.relative)
+                defects.add("second face of an image: the first is kept", f"{name}: {listed}", split)
             else:
                 face_of[picture.relative] = box
                 if category != picture.category:
-                    defects.add("label of the face file is not the folder's: the folder's is kept", listed)
+                    kind = "label of the face file is not the folder's: the folder's is kept"
+                    defects.add(kind, listed, split_of.get(picture.relative))
     return face_of
 
 
@@ -251,15 +255,15 @@ def _subject(
     defects: Defects,
 ) -> Subject | None:
     name = picture.relative
-    face = _clipped(face_of.get(name), size, "face box", name, defects)
-    body = _clipped(body_of.get(name), size, "body box", name, defects)
+    face = _clipped(face_of.get(name), size, "face box", (name, split), defects)
+    body = _clipped(body_of.get(name), size, "body box", (name, split), defects)
     source = "user"
     if body is None and face is not None:
         body, source = body_from_face(face, *size), "face"
     if body is None and options.keep_unlocated:
         body, source = (0.0, 0.0, float(size[0]), float(size[1])), UNLOCATED
     if body is None:
-        defects.add("no box", name)
+        defects.add("no box", name, split)
         return None
     return Subject(
         subject_id=name,
@@ -274,14 +278,14 @@ def _subject(
     )
 
 
-def _clipped(box: Box | None, size: tuple[int, int], kind: str, where: str, defects: Defects) -> Box | None:
+def _clipped(box: Box | None, size: tuple[int, int], kind: str, where: tuple[str, str], defects: Defects) -> Box | None:
     if box is None:
         return None
     clipped = clip_box(box, *size)
     if clipped is None:
-        defects.add(f"{kind} that holds no pixel of the image", where)
+        defects.add(f"{kind} that holds no pixel of the image", *where)
     elif clipped != box:
-        defects.add(f"{kind} that leaves the image: clipped", where)
+        defects.add(f"{kind} that leaves the image: clipped", *where)
     return clipped
 
 

@@ -51,18 +51,27 @@ UNLOCATED = "not located"
 
 @dataclass(slots=True)
 class Defects:
-    """What was found wrong: by kind, where each one is, in the order found."""
+    """What was found wrong: by kind, where each one is and in which split, in the order found."""
 
-    places: dict[str, list[str]] = field(default_factory=dict)
+    found: dict[str, list[tuple[str, str | None]]] = field(default_factory=dict)
 
-    def add(self, kind: str, where: str) -> None:
-        """Count one defect of ``kind`` (a few words, such as "unreadable image") found at ``where``."""
-        self.places.setdefault(kind, []).append(where)
+    def add(self, kind: str, where: str, split: str | None = None) -> None:
+        """Count one defect of ``kind`` (a few words, such as "unreadable image") found at ``where``.
+
+        ``split`` is that of the image or subject, None where it has none, such as a line about an image that is not
+        there.
+        """
+        self.found.setdefault(kind, []).append((where, split))
+
+    @property
+    def places(self) -> dict[str, list[str]]:
+        """Where each one is, by kind."""
+        return {kind: [where for where, _ in found] for kind, found in self.found.items()}
 
     @property
     def counts(self) -> dict[str, int]:
         """How many of each kind."""
-        return {kind: len(places) for kind, places in self.places.items()}
+        return {kind: len(found) for kind, found in self.found.items()}
 
     @property
     def examples(self) -> dict[str, list[str]]:

@@ -23,9 +23,9 @@ def with_depth_pictures(dataset: Dataset) -> Dataset:
     found = {image: depth for image, depth in paths.items() if (dataset.root / depth).is_file()}
     if not found:
         return dataset
-    for image in paths:
+    for image, split in {subject.image: subject.split for subject in reversed(dataset.subjects)}.items():
         if image not in found:
-            dataset.defects.add("image without a depth picture", image)
+            dataset.defects.add("image without a depth picture", image, split)
     return replace(dataset, subjects=tuple(replace(s, depth=found.get(s.image)) for s in dataset.subjects))
 
 

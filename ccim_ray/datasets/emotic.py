@@ -30,6 +30,9 @@ from ccim_ray.datasets.images import UnreadableImage, read_sizes
 from ccim_ray.datasets.subject import Box, Subject, clip_box
 from ccim_ray.errors import RequestError
 
+NOT_RATED = "person without valence, arousal or dominance: kept"
+"""Readers that drop these persons have smaller splits: categories are all that is trained here, so they stay."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Release:
@@ -87,7 +90,7 @@ def load_emotic(root: Path, options: LoadOptions = AS_PUBLISHED) -> Dataset:
     subjects: list[Subject] = []
     for picture, size in zip(pictures, sizes, strict=True):
         if isinstance(size, UnreadableImage):
-            defects.add(size.reason, picture.path)
+            defects.add(size.reason, picture.path, _split(picture, split_of))
         else:
             subjects += _subjects(picture, split_of, size, release, defects)
     if not subjects:
@@ -135,7 +138,7 @@ def _without_overlap(images: Sequence[AnnotatedImage], drop: bool, defects: Defe
         overlaps = winner != image.mat_split
         if overlaps:
             fate = f"left out of {image.mat_split}" if drop else "kept in both"
-            defects.add(f"image in {image.mat_split} and in {winner}: {fate}", image.path)
+            defects.add(f"image in {image.mat_split} and in {winner}: {fate}", image.path, image.mat_split)
         if not (overlaps and drop):
             settled.append(_Picture(image, kept_overlap=overlaps))
     return settled
@@ -163,29 +166,31 @@ def _subjects(
     release: _Release,
     defects: Defects,
 ) -> list[Subject]:
-    persons = picture.annotated.persons
+    persons, split = picture.annotated.persons, _split(picture, split_of)
     if picture.annotated.declared_size != size:
-        defects.add("image_size of the annotation is not the image's", picture.path)
+        defects.add("image_size of the annotation is not the image's", picture.path, split)
     if not persons:
-        defects.add("image without persons", picture.path)
+        defects.add("image without persons", picture.path, split)
     ids = [picture.subject_id(index) for index in range(len(persons))]
-    boxes = [_clipped(p.box, size, ids[i], defects) for i, p in enumerate(persons)]
+    boxes = [_clipped(person.box, size, name, split, defects) for person, name in zip(persons, ids, strict=True)]
     subjects = []
     for index, (person, box) in enumerate(zip(persons, boxes, strict=True)):
         if person.votes_differ:
-            defects.add("combined_categories are not the union of the votes", ids[index])
+            defects.add("combined_categories are not the union of the votes", ids[index], split)
         if box is not None and box in boxes[:index]:
-            defects.add("same box twice in an image: both kept", ids[index])
+            defects.add("same box twice in an image: both kept", ids[index], split)
         if not person.labels:
-            defects.add("person without labels", ids[index])
+            defects.add("person without labels", ids[index], split)
         if box is None or not person.labels:
             continue
+        if not person.is_rated:
+            defects.add(NOT_RATED, ids[index], split)
         subject = Subject(
             subject_id=ids[index],
             image=f"{release.image_folder}/{picture.path}",
             width=size[0],
             height=size[1],
-            split=split_of[picture.path] or picture.annotated.mat_split,
+            split=split,
             body_box=box,
             # The same box again is the same person annotated twice, not another one.
             other_boxes=tuple(other for other in boxes if other is not None and other != box),
@@ -196,15 +201,19 @@ def _subjects(
     return subjects
 
 
-def _clipped(box: Box | None, size: tuple[int, int], where: str, defects: Defects) -> Box | None:
+def _split(picture: _Picture, split_of: Mapping[str, str | None]) -> str:
+    return split_of[picture.path] or picture.annotated.mat_split
+
+
+def _clipped(box: Box | None, size: tuple[int, int], where: str, split: str, defects: Defects) -> Box | None:
     """From 1-based inclusive to 0-based half-open, clipped to the decoded image."""
     if box is None:
-        defects.add("body box that is not four numbers", where)
+        defects.add("body box that is not four numbers", where, split)
         return None
     half_open = (box[0] - 1, box[1] - 1, box[2], box[3])
     clipped = clip_box(half_open, *size)
     if clipped is None:
-        defects.add("body box that holds no pixel of the image", where)
+        defects.add("body box that holds no pixel of the image", where, split)
     elif clipped != half_open:
-        defects.add("body box that leaves the image: clipped", where)
+        defects.add("body box that leaves the image: clipped", where, split)
     return clipped

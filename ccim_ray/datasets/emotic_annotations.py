@@ -50,11 +50,13 @@ class AnnotatedPerson:
         box: 1-based inclusive, may leave the image or hold NaN; None where it is not four numbers.
         labels: in the order of CATEGORIES; empty where nobody gave one.
         votes_differ: whether ``combined_categories`` is not the union of the annotators' votes.
+        is_rated: whether valence, arousal and dominance are three numbers; of several annotators their averages.
     """
 
     box: Box | None
     labels: tuple[str, ...]
     votes_differ: bool
+    is_rated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def limit_resources() -> None:
 
 
 def _to_plain(image: AnnotatedImage) -> list[Any]:
-    persons = [[person.box, person.labels, person.votes_differ] for person in image.persons]
+    persons = [[person.box, person.labels, person.votes_differ, person.is_rated] for person in image.persons]
     return [image.path, image.mat_split, image.declared_size, persons]
 
 
@@ -136,7 +138,7 @@ def _from_plain(plain: list[Any]) -> AnnotatedImage:
         path,
         mat_split,
         tuple(size) if size else None,
-        tuple(AnnotatedPerson(tuple(box) if box else None, tuple(labels), differ) for box, labels, differ in persons),
+        tuple(AnnotatedPerson(tuple(box) if box else None, tuple(labels), *flags) for box, labels, *flags in persons),
     )
 
 
@@ -231,6 +233,7 @@ class _AnnotationReader:
             box=_four_numbers(self._field(item, "body_bbox", where)),
             labels=tuple(name for name in CATEGORIES if name in labels),
             votes_differ=votes_differ,
+            is_rated=_is_rated(item, "annotations_continuous" if self.split == "train" else "combined_continuous"),
         )
 
     def _labels(self, written: Any, where: str, image: str) -> set[str]:
@@ -250,6 +253,13 @@ def _strings(value: Any) -> list[str]:
     if isinstance(value, np.ndarray):
         return [text for item in value.ravel() for text in _strings(item)]
     return []
+
+
+def _is_rated(person: Any, field: str) -> bool:
+    """Whether the struct ``field``, which a person may lack, holds three numbers: whoever dropped a rating left NaN."""
+    rating = getattr(person, field, None)
+    values = [getattr(rating, name, None) for name in ("valence", "arousal", "dominance")]
+    return all(isinstance(value, int | float | np.number) and math.isfinite(value) for value in values)
 
 
 def _four_numbers(value: Any) -> Box | None:

@@ -65,8 +65,11 @@ def load_groupwalk(root: Path, options: LoadOptions = AS_PUBLISHED) -> Dataset:
     defects = Defects()
     split_of = split_of_videos(rows, path, defects)
     used, rows = _sampled(rows, options.frame_step)
-    headers = _headers(root, rows, path, defects)
-    pictures = _frames(rows, headers, defects) if rows[0].video_file else _images(root, rows, path, defects)
+    headers = _headers(root, rows, path, split_of, defects)
+    if rows[0].video_file:
+        pictures = _frames(rows, headers, split_of, defects)
+    else:
+        pictures = _images(root, rows, path, split_of, defects)
     subjects = _subjects(rows, used, split_of, pictures, defects)
     if not subjects:
         found = ", ".join(f"{count} x {kind}" for kind, count in defects.counts.items())
@@ -103,20 +106,24 @@ def _frame_of(row: ManifestRow) -> tuple[str, int]:
     return (row.image, 0) if row.image else (row.video, row.frame)
 
 
-def _headers(root: Path, rows: Sequence[ManifestRow], path: Path, defects: Defects) -> dict[str, VideoHeader]:
+def _headers(
+    root: Path, rows: Sequence[ManifestRow], path: Path, split_of: dict[str, str], defects: Defects
+) -> dict[str, VideoHeader]:
     """Header of each video file that can be read; the others are counted."""
-    videos = list(dict.fromkeys(row.video_file for row in rows if row.video_file))
+    videos = {row.video_file: split_of[row.video] for row in rows if row.video_file}
     require_all_inside(root, [root / video for video in videos], str(path))
     headers = {}
-    for video in videos:
+    for video, split in videos.items():
         try:
             headers[video] = read_header(root / video)
         except UnreadableVideo as failure:
-            defects.add(failure.reason, video)
+            defects.add(failure.reason, video, split)
     return headers
 
 
-def _frames(rows: Sequence[ManifestRow], headers: dict[str, VideoHeader], defects: Defects) -> dict[str, Picture]:
+def _frames(
+    rows: Sequence[ManifestRow], headers: dict[str, VideoHeader], split_of: dict[str, str], defects: Defects
+) -> dict[str, Picture]:
     """By sample_id the frame that each row is seen in, as far as the headers know."""
     pictures = {}
     beyond = set()
@@ -125,24 +132,26 @@ def _frames(rows: Sequence[ManifestRow], headers: dict[str, VideoHeader], defect
         if header is None:
             continue
         if header.frames is not None and row.frame >= header.frames:
-            beyond.add(f"{row.video_file} frame {row.frame}")
+            beyond.add((f"{row.video_file} frame {row.frame}", split_of[row.video]))
         else:
             name = frame_path(frames_folder(str(row.video_file), header), row.frame)
             pictures[row.sample_id] = (name, header.width, header.height)
     for where in sorted(beyond):
-        defects.add(BEYOND_THE_END, where)
+        defects.add(BEYOND_THE_END, *where)
     return pictures
 
 
-def _images(root: Path, rows: Sequence[ManifestRow], path: Path, defects: Defects) -> dict[str, Picture]:
+def _images(
+    root: Path, rows: Sequence[ManifestRow], path: Path, split_of: dict[str, str], defects: Defects
+) -> dict[str, Picture]:
     """By sample_id the image that each row is seen in; those that cannot be read are counted once each."""
-    images = list(dict.fromkeys(row.image for row in rows if row.image))
+    images = {row.image: split_of[row.video] for row in rows if row.image}
     files = [root / image for image in images]
     require_all_inside(root, files, str(path))
     size_of = {}
-    for image, size in zip(images, read_sizes(files), strict=True):
+    for (image, split), size in zip(images.items(), read_sizes(files), strict=True):
         if isinstance(size, UnreadableImage):
-            defects.add(size.reason, image)
+            defects.add(size.reason, image, split)
         else:
             size_of[image] = size
     return {row.sample_id: (row.image, *size_of[row.image]) for row in rows if row.image in size_of}
@@ -156,16 +165,16 @@ def _subjects(
     defects: Defects,
 ) -> tuple[Subject, ...]:
     readable = [row for row in rows if row.sample_id in pictures]
-    boxes = [_clipped(row, pictures[row.sample_id], defects) for row in readable]
+    boxes = [_clipped(row, pictures[row.sample_id], split_of[row.video], defects) for row in readable]
     people_of: dict[str, list[tuple[str, Box | None]]] = {}
     for row, box in zip(readable, boxes, strict=True):
         people = people_of.setdefault(pictures[row.sample_id][0], [])
         if any(agent == row.agent for agent, _ in people):
-            defects.add("agent twice in an image: both kept", row.sample_id)
+            defects.add("agent twice in an image: both kept", row.sample_id, split_of[row.video])
         people.append((row.agent, box))
     for row in rows:
         if not row.labels:
-            defects.add("agent without labels", row.sample_id)
+            defects.add("agent without labels", row.sample_id, split_of[row.video])
     found = []
     for row, box in zip(readable, boxes, strict=True):
         if box is None or not row.labels or row.sample_id not in used:
@@ -191,20 +200,20 @@ def _subjects(
     return tuple(found)
 
 
-def _clipped(row: ManifestRow, picture: Picture, defects: Defects) -> Box | None:
+def _clipped(row: ManifestRow, picture: Picture, split: str, defects: Defects) -> Box | None:
     clipped = clip_box(row.box, *picture[1:])
     if clipped is None:
-        defects.add("body box that holds no pixel of the image", row.sample_id)
+        defects.add("body box that holds no pixel of the image", row.sample_id, split)
     elif clipped != row.box:
-        defects.add("body box that leaves the image: clipped", row.sample_id)
+        defects.add("body box that leaves the image: clipped", row.sample_id, split)
     return clipped
 
 
 def _count_differing_labels(subjects: Sequence[Subject], defects: Defects) -> None:
     """An agent is scored for every label that one of its frames has; where frames differ, that must be known."""
-    labels_of: dict[str, set[tuple[str, ...]]] = {}
+    labels_of: dict[tuple[str, str], set[tuple[str, ...]]] = {}
     for subject in subjects:
-        labels_of.setdefault(subject.agent or "", set()).add(subject.labels)
+        labels_of.setdefault((subject.agent or "", subject.split), set()).add(subject.labels)
     for agent, found in labels_of.items():
         if len(found) > 1:
-            defects.add("agent whose labels differ between frames: united where agents are scored", agent)
+            defects.add("agent whose labels differ between frames: united where agents are scored", *agent)

@@ -248,4 +248,5 @@ def _draw(
     shuffled = np.random.default_rng(SPLIT_SEED).permutation(len(train))
     for index in shuffled[: min(wanted, len(train) - 1)]:
         split_of[train[index]] = split
-        defects.add(f"video drawn from train for {split}: the manifest names none (seed {SPLIT_SEED})", train[index])
+        kind = f"video drawn from train for {split}: the manifest names none (seed {SPLIT_SEED})"
+        defects.add(kind, train[index], split)

@@ -71,6 +71,7 @@ def verify_images(dataset: Dataset, known: Collection[str] = ()) -> Verification
     Raises:
         RequestError: the disk does not answer.
     """
+    split_of = {subject.image: subject.split for subject in reversed(dataset.subjects)}
     images = tuple(dict.fromkeys(subject.image for subject in dataset.subjects))
     defects = deepcopy(dataset.defects)
     contents: dict[str, _Contents] = {}
@@ -80,13 +81,13 @@ def verify_images(dataset: Dataset, known: Collection[str] = ()) -> Verification
             if isinstance(result, UnreadableImage):
                 damaged.add(image)
                 if image not in known:
-                    defects.add(result.reason, image)
+                    defects.add(result.reason, image, split_of[image])
             else:
                 contents[image] = result
             progress.advance(1)
     for subject in dataset.subjects:
         if subject.box_source == UNLOCATED and subject.image not in damaged:
-            defects.add("no box", subject.subject_id)
+            defects.add("no box", subject.subject_id, subject.split)
     return Verification(
         images=tuple(contents),
         sha256=tuple(content.sha256 for content in contents.values()),

@@ -97,16 +97,18 @@ def count_lost(dataset: Dataset, root: Path, defects: Defects) -> int:
     A frame beyond the end counts by itself, a video that cannot be decoded once, however many frames that costs.
     """
     there = 0
+    split_of = {str(PurePosixPath(subject.image).parent): subject.split for subject in dataset.subjects}
     for needed in needed_frames(dataset):
+        split = split_of[needed.folder]
         lost = lost_frames(root / needed.folder)
         missing = [number for number in needed.numbers if number in lost]
         there += len(needed.numbers) - len(missing)
         undecodable = [number for number in missing if lost[number] != BEYOND_THE_END]
         if undecodable:
-            defects.add(lost[undecodable[0]], f"{needed.video} from frame {undecodable[0]} on")
+            defects.add(lost[undecodable[0]], f"{needed.video} from frame {undecodable[0]} on", split)
         for number in missing:
             if lost[number] == BEYOND_THE_END:
-                defects.add(BEYOND_THE_END, f"{needed.video} frame {number}")
+                defects.add(BEYOND_THE_END, f"{needed.video} frame {number}", split)
     return there
 
 

@@ -191,15 +191,15 @@ def with_detected_boxes(dataset: Dataset, planned: PlannedDetections) -> Dataset
         of_picture = detections[subject.image]
         located = locate_subject(subject, of_picture.persons, planned.box_source)
         if of_picture.reason:
-            defects.add(of_picture.reason, subject.subject_id)
+            defects.add(of_picture.reason, subject.subject_id, subject.split)
         if located is None:
-            defects.add(LEFT_OUT, subject.subject_id)
+            defects.add(LEFT_OUT, subject.subject_id, subject.split)
             continue
         subjects.append(located)
         if located.box_source != planned.box_source:
-            defects.add(NOT_FOUND, subject.subject_id)
+            defects.add(NOT_FOUND, subject.subject_id, subject.split)
         elif subject.face_box and not holds_centre(located.body_box, subject.face_box):
-            defects.add(OTHER_PERSON, subject.subject_id)
+            defects.add(OTHER_PERSON, subject.subject_id, subject.split)
     if not subjects:
         raise RequestError(
             f"{dataset.root}: {planned.detector} found nobody in any of {len(planned.images)} images; "

@@ -143,9 +143,12 @@ def report_unusable(
 
 def add_unusable(defects: Defects, dataset: Dataset, reasons: Sequence[str | None]) -> None:
     """Count each image that was unusable once among the defects, under its reason."""
-    found = {subject.image: reason for subject, reason in zip(dataset.subjects, reasons, strict=True) if reason}
-    for image, reason in found.items():
-        defects.add(reason, image)
+    found: dict[str, tuple[str, str]] = {}
+    for subject, reason in zip(dataset.subjects, reasons, strict=True):
+        if reason:
+            found.setdefault(subject.image, (reason, subject.split))
+    for image, (reason, split) in found.items():
+        defects.add(reason, image, split)
 
 
 def _shard_row(dataset: Dataset, number: int, lacking: tuple[int, ...]) -> dict[str, Any]:

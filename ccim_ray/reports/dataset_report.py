@@ -8,7 +8,9 @@ dataset, root, note, release, annotation_digest, fingerprint
 splits.<split>
     ``SplitSummary``: images, subjects, boxes and categories.
 defects.<kind>
-    ``count`` and up to five ``examples``; what the loader found and what decoding found, each once.
+    ``count`` and up to five ``examples``; what the loader found and what decoding found, each once. ``splits`` has the
+    same for each split; what has none, such as a line about an image that is not there, is in the total alone. An image
+    in two splits counts in the one that comes first.
 exact_copies, near_duplicates
     ``CopySummary``; near duplicates do not count exact copies again.
 near_duplicate_distance
@@ -84,11 +86,18 @@ class SplitSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DefectSummary:
-    """How often one kind of defect was found, and where."""
+class Found:
+    """How often something was found, and where."""
 
     count: int
     examples: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefectSummary(Found):
+    """One kind of defect, in all and by split."""
+
+    splits: dict[str, Found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +136,12 @@ class DatasetSummary:
     exact_copies: CopySummary
     near_duplicates: CopySummary
     near_duplicate_distance: int
-    nearly_uniform: DefectSummary
+    nearly_uniform: Found
 
 
 def summarise(dataset: Dataset, verification: Verification, near_N: Groups) -> DatasetSummary:
     """Count everything once; table and JSON show the same numbers. ``near_N`` comes from near_duplicate_groups."""
     release = [part for part in dataset.annotation_digest.split(":") if len(part) != _SHA256_DIGITS]
-    defects = verification.defects
     uniform = [image for image, is_so in zip(verification.images, verification.uniform_N, strict=True) if is_so]
     exact_N = exact_groups(verification)
     return DatasetSummary(
@@ -144,14 +152,28 @@ def summarise(dataset: Dataset, verification: Verification, near_N: Groups) -> D
         annotation_digest=dataset.annotation_digest,
         fingerprint=dataset.fingerprint,
         splits={split: _split(dataset, split, verification.damaged) for split in dataset.splits},
-        defects={
-            kind: DefectSummary(count=count, examples=list(defects.examples[kind]))
-            for kind, count in defects.counts.items()
-        },
+        defects={kind: _defect(found, dataset.splits) for kind, found in verification.defects.found.items()},
         exact_copies=_copies(dataset, verification, exact_N, np.arange(len(exact_N))),
         near_duplicates=_copies(dataset, verification, near_N, exact_N),
         near_duplicate_distance=MAX_DISTANCE,
-        nearly_uniform=DefectSummary(count=len(uniform), examples=uniform[:5]),
+        nearly_uniform=_found(uniform),
+    )
+
+
+def _found(places: Sequence[str]) -> Found:
+    return Found(count=len(places), examples=list(places[:5]))
+
+
+def _defect(found: Sequence[tuple[str, str | None]], splits: Sequence[str]) -> DefectSummary:
+    places_of: dict[str, list[str]] = {}
+    for where, split in found:
+        if split is not None:
+            places_of.setdefault(split, []).append(where)
+    # A split that lost every subject is known from its defects alone.
+    names = [*(name for name in splits if name in places_of), *(name for name in places_of if name not in splits)]
+    everywhere = _found([where for where, _ in found])
+    return DefectSummary(
+        count=everywhere.count, examples=everywhere.examples, splits={name: _found(places_of[name]) for name in names}
     )
 
 
@@ -311,9 +333,11 @@ def _defect_table(summary: DatasetSummary) -> Table:
     table = _table(f"Defects: {sum(defect.count for defect in summary.defects.values())}")
     table.add_column("kind")
     table.add_column("count", justify="right")
+    table.add_column("by split")
     table.add_column("such as", overflow="fold")
     for kind, defect in summary.defects.items():
-        table.add_row(escape(kind), str(defect.count), escape(", ".join(defect.examples[:2])))
+        of_splits = ", ".join(f"{split} {found.count}" for split, found in defect.splits.items())
+        table.add_row(escape(kind), str(defect.count), of_splits, escape(defect.examples[0]))
     return table
 
 

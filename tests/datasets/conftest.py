@@ -6,7 +6,7 @@ from PIL import Image
 from scipy.io import savemat
 
 SIZE = (64, 48)
-MOOD = {"valence": 5, "arousal": 5, "dominance": float("nan")}
+MOOD = {"valence": 5, "arousal": 5, "dominance": 5}
 EMPTY = np.empty((0, 0))
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ccim_ray.datasets.dataset import LoadOptions
-from ccim_ray.datasets.emotic import load_emotic
+from ccim_ray.datasets.emotic import NOT_RATED, load_emotic
 from ccim_ray.datasets.emotic_annotations import CATEGORIES
 from ccim_ray.errors import RequestError
 
@@ -74,7 +74,7 @@ def test_one_annotator_of_one_label_in_val_and_test_survives_squeezing(emotic):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_nobody_is_dropped_for_a_mood_that_is_missing(emotic, split):
     person = emotic.person(split, [1, 1, 9, 9], ["Peace"], *([["Fear"]] if split == "test" else []))
-    nobody_said = emotic.structs(dict.fromkeys(("valence", "arousal", "dominance"), float("nan")))
+    nobody_said = emotic.structs({"valence": 5, "arousal": 5, "dominance": float("nan")})
     moods = [name for name in person if name.endswith("continuous")]
     dataset = load_emotic(
         emotic.write(
@@ -83,12 +83,16 @@ def test_nobody_is_dropped_for_a_mood_that_is_missing(emotic, split):
                     emotic.picture("nan.jpg", person | dict.fromkeys(moods, nobody_said)),
                     emotic.picture("empty.jpg", person | dict.fromkeys(moods, np.empty((0, 0)))),
                     emotic.picture("absent.jpg", {name: person[name] for name in person if name not in moods}),
+                    emotic.picture("there.jpg", person),
+                    emotic.picture("without labels.jpg", emotic.person(split, [1, 1, 9, 9]) | {moods[-1]: nobody_said}),
                 ]
             }
         )
     )
-    assert len(dataset.subjects) == 3
-    assert dataset.defects.counts == {}
+    assert len(dataset.subjects) == 4
+    unrated = [(f"mscoco/images/{name}.jpg#0", split) for name in ("nan", "empty", "absent")]
+    assert dataset.defects.found.pop(NOT_RATED) == unrated
+    assert dataset.defects.counts == {"person without labels": 1}
 
 
 def test_fields_are_read_by_name_not_by_position(emotic):

@@ -91,10 +91,10 @@ def test_bad_images_are_counted_named_and_grouped(world, tmp_path, cluster, caps
     assert sum(groups.values()) == 3
     listed = Defects()
     add_unusable(listed, dataset, found.reasons)
-    assert listed.places == {
-        "truncated or damaged image": [train[0].image],
-        "missing image": [train[1].image],
-        "not an image": [train[2].image],
+    assert listed.found == {
+        "truncated or damaged image": [(train[0].image, "train")],
+        "missing image": [(train[1].image, "train")],
+        "not an image": [(train[2].image, "train")],
     }
     printed = capsys.readouterr().out
     for subject in train[:3]:

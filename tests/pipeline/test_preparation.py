@@ -9,8 +9,8 @@ from ccim_ray.pipeline.preparation import list_defects, report_state
 
 def dataset_with(note, *defects):
     found = Defects()
-    for kind, where in defects:
-        found.add(kind, where)
+    for kind, *where in defects:
+        found.add(kind, *where)
     return Dataset(
         name="groupwalk",
         root=Path("/data"),
@@ -32,10 +32,10 @@ def test_the_note_is_said_once_and_the_defects_with_an_example(capsys):
 
 
 def test_every_defect_is_listed_where_the_console_names_one(tmp_path, capsys):
-    found = [("missing image", f"{number}.jpg") for number in range(7)] + [("no box", "a, with a comma")]
+    found = [("missing image", f"{number}.jpg", "val") for number in range(7)] + [("no box", "a, with a comma", "")]
     list_defects(dataset_with("", *found).defects, tmp_path / "new" / "defects.csv")
     with (tmp_path / "new" / "defects.csv").open(newline="") as stream:
-        assert list(csv.reader(stream)) == [["kind", "where"], *map(list, found)]
+        assert list(csv.reader(stream)) == [["kind", "where", "split"], *map(list, found)]
     assert capsys.readouterr().out == f"  all 8 defects by name: {tmp_path / 'new' / 'defects.csv'}\n"
     list_defects(dataset_with("").defects, tmp_path / "none.csv")
     assert not (tmp_path / "none.csv").exists()

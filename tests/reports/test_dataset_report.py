@@ -56,7 +56,7 @@ def summarised(dataset):
     return summarise(dataset, verification, near_duplicate_groups(verification))
 
 
-def test_counts_of_a_split(tmp_path):
+def test_counts_of_a_split(tmp_path, capsys):
     dataset = made(
         tmp_path,
         subject("a.png", "train", ("Happy", "Sad"), box=(0, 0, 50, 100), face_box=(1, 1, 9, 9)),
@@ -67,6 +67,10 @@ def test_counts_of_a_split(tmp_path):
         subject("e.png", "test", ("Happy",)),
     )
     (tmp_path / "d.png").write_bytes((tmp_path / "d.png").read_bytes()[:900])
+    for number in range(7):
+        dataset.defects.add("not an image", f"{number}.png", "test" if number else "train")
+    dataset.defects.add("not an image", "elsewhere.png", "val")
+    dataset.defects.add("face of an image that is not there", "train.txt: x.png")
     summary = summarised(dataset)
     train = summary.splits["train"]
     assert (train.images, train.subjects, train.damaged_images, train.faces) == (3, 4, 1, 1)
@@ -77,10 +81,25 @@ def test_counts_of_a_split(tmp_path):
     assert {name: item.subjects for name, item in train.categories.items()} == {"Happy": 2, "Sad": 3, "Angry": 0}
     assert train.categories["Sad"].prevalence == 3 / 4
     assert list(summary.splits) == ["train", "test"]
-    assert {kind: defect.count for kind, defect in summary.defects.items()} == {
+    defects = summary.defects
+    assert {kind: defect.count for kind, defect in defects.items()} == {
+        "not an image": 8,
+        "face of an image that is not there": 1,
         "truncated or damaged image": 1,
         "no box": 1,
     }
+    assert {kind: {name: of.count for name, of in defect.splits.items()} for kind, defect in defects.items()} == {
+        "not an image": {"train": 1, "test": 6, "val": 1},  # val has no subject left
+        "face of an image that is not there": {},
+        "truncated or damaged image": {"train": 1},
+        "no box": {"train": 1},
+    }
+    assert defects["not an image"].examples == [f"{number}.png" for number in range(5)]
+    assert defects["not an image"].splits["test"].examples == [f"{number}.png" for number in range(1, 6)]
+    capsys.readouterr()
+    print_summary(summary)
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[:3] == ["not", "an", "image"]]
+    assert row.split()[3:] == ["8", "train", "1,", "test", "6,", "val", "1", "0.png"]
 
 
 def test_a_split_without_boxes_has_no_box_statistics(tmp_path):

@@ -175,6 +175,11 @@ def combined_is_not_union(row: PictureRow, number: int) -> list[PictureRow]:
     return [{**row, "combined_labels": [] if number % 2 else [*row["labels"], unvoted]}]
 
 
+def not_rated(row: PictureRow, number: int) -> list[PictureRow]:
+    """Valence, arousal and dominance are not-a-number."""
+    return [{**row, "rated": False}]
+
+
 def wrong_size(row: PictureRow, number: int) -> list[PictureRow]:
     """The annotation gives the size of a picture twice as large."""
     return [{**row, "size": 2 * row["size"]}]

@@ -102,6 +102,7 @@ _EMOTIC = (
     _Corruption({"body box that is not four numbers": _SUBJECT}, row=corruptions.body_not_four_numbers),
     _Corruption({"same box twice in an image: both kept": "{picture}#1"}, row=corruptions.same_box_twice),
     _Corruption({"person without labels": _SUBJECT}, row=corruptions.without_labels),
+    _Corruption({"person without valence, arousal or dominance: kept": _SUBJECT}, row=corruptions.not_rated),
     _MISSING,
     *_EVERYWHERE,
     _GREY_JPEG,

@@ -100,8 +100,8 @@ def _joined(
                 f"{subject.split}; make the world again"
             )
         joined.append(_with_truth(subject, row))
-    for subject_id in truth:
-        defects.add("subject of the truth that could not be read", subject_id)
+    for subject_id, row in truth.items():
+        defects.add("subject of the truth that could not be read", subject_id, row["split"])
     return tuple(joined)
 
 

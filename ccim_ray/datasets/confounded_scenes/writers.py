@@ -50,7 +50,8 @@ class PictureRow(TypedDict):
     """What is known about one picture once it is drawn; boxes are xyxy, 0-based, half-open, in pixels.
 
     Rows to annotate may say less, or something wrong (``corruptions``): an empty box, split or list of labels is not
-    written. ``combined_labels`` are EMOTIC's combined categories where they are not the union of the votes.
+    written. ``combined_labels`` are EMOTIC's combined categories where they are not the union of the votes; of a person
+    who is not ``rated``, EMOTIC's valence, arousal and dominance are not-a-number.
     """
 
     split: str
@@ -64,6 +65,7 @@ class PictureRow(TypedDict):
     ambiguous: bool
     labels: list[str]
     combined_labels: NotRequired[list[str]]
+    rated: NotRequired[bool]
     person_seed: int
     body_box: list[float]
     face_box: list[float]
@@ -212,16 +214,17 @@ def _emotic_person(row: PictureRow) -> npt.NDArray[Any]:
     one_based_inclusive = [value + 1 if side < 2 else value for side, value in enumerate(row["body_box"])]
     body_bbox = np.array([one_based_inclusive])
     felt = row["labels"] or [row["emotion"]]
+    unless_rated = 1.0 if row.get("rated", True) else math.nan
     if row["split"] == "train":
         return _struct(
             body_bbox=body_bbox,
             annotations_categories=_struct(categories=_cell(row["labels"])),
-            annotations_continuous=_continuous(_rating(felt)),
+            annotations_continuous=_continuous(_rating(felt) * unless_rated),
             gender=gender,
             age=age,
         )
     votes = _votes(row["labels"], generator)
-    ratings = [_rating(vote or felt) for vote in votes]
+    ratings = [_rating(vote or felt) * unless_rated for vote in votes]
     return _struct(
         body_bbox=body_bbox,
         annotations_categories=np.concatenate([_struct(categories=_cell(v)) for v in votes], axis=1),

@@ -24,6 +24,7 @@ from ccim_ray.datasets.confounded_scenes.world import (
 from ccim_ray.datasets.dataset import LoadOptions
 from ccim_ray.datasets.images import UnreadableImage, read_rgb
 from ccim_ray.datasets.registry import load_dataset
+from ccim_ray.datasets.verification import verify_images
 from ccim_ray.errors import RequestError
 
 LIKES = ("caer_s", "emotic", "groupwalk")
@@ -60,6 +61,7 @@ KINDS = {
         "body box that is not four numbers",
         "same box twice in an image: both kept",
         "person without labels",
+        "person without valence, arousal or dominance: kept",
     },
     "groupwalk": {
         *BOXES,
@@ -125,6 +127,37 @@ def test_what_was_planted_is_what_is_found(worlds, like, rate):
     assert {kind: sorted(shown) for kind, shown in examples.items()} == {
         kind: sorted(entry["where"]) for kind, entry in expected.items()
     }
+
+
+WITHOUT_SPLIT = {
+    "face of an image that is not there",
+    "body box of an image that is not there",
+    "file that is no .png or .jpg",
+    "image not in splits.csv",
+}
+
+
+@pytest.mark.parametrize("like", LIKES)
+def test_each_defect_is_counted_in_the_split_of_its_picture(worlds, like):
+    root = worlds[like, 0.02]
+    split_of = {row["subject_id"]: row["split"] for row in load_truth(root).to_pylist()}
+    of_picture = {}
+    for subject_id, split in split_of.items():
+        video, _, frame = subject_id.rpartition("/")
+        picture = f"frames/{video.split('/')[0]}/{int(frame):06d}.jpg" if like == "groupwalk" else subject_id
+        of_picture[picture.removesuffix("#0")] = split
+    expected = {}
+    for kind, entry in planted(root)["defects"].items():
+        if kind == NEAR_DUPLICATE:
+            continue
+        for where in entry["where"]:
+            name = where.rpartition(": ")[2].removesuffix("/again")
+            split = None if kind in WITHOUT_SPLIT else split_of.get(name) or of_picture[name.partition("#")[0]]
+            expected.setdefault(kind, set()).add((where, split))
+    found = verify_images(load_dataset(like, root)).defects.found
+    folder = "" if like == "groupwalk" else f"{IMAGE_FOLDER[like]}/"
+    assert {k: {(where.removeprefix(folder), split) for where, split in v} for k, v in found.items()} == expected
+    assert len({split for places in expected.values() for _, split in places}) > 3
 
 
 @pytest.mark.parametrize("like", LIKES)

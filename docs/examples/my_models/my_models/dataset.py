@@ -25,11 +25,11 @@ def load(root: Path, options: LoadOptions) -> Dataset:
         try:
             width, height = read_size(root / image)
         except UnreadableImage as failure:
-            defects.add(failure.reason, image)
+            defects.add(failure.reason, image, split)
             continue
         box = clip_box(parse_box((x1, y1, x2, y2), where), width, height)
         if box is None:
-            defects.add("box that holds no pixel of its image", where)
+            defects.add("box that holds no pixel of its image", where, split)
             continue
         subject = Subject(
             subject_id=f"{image} {x1},{y1},{x2},{y2}",
