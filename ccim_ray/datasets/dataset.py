@@ -161,7 +161,7 @@ class Dataset:
         digest.update(json.dumps(head, sort_keys=True).encode())
         for subject in self.subjects:
             record = asdict(subject)
-            for later in ("agent", "counterfactual_of"):
+            for later in ("agent", "box_score", "counterfactual_of"):
                 if record[later] is None:
                     del record[later]  # without a field that came later, older fingerprints stay what they were
             digest.update(json.dumps(record, sort_keys=True).encode())

@@ -36,6 +36,7 @@ SUBJECT_SCHEMA = pa.schema(
         pa.field("frame", pa.int64()),
         pa.field("agent", pa.string()),
         pa.field("box_source", pa.string(), nullable=False),
+        pa.field("box_score", pa.float64()),
         pa.field("counterfactual_of", pa.string()),
     ]
 )
@@ -60,6 +61,7 @@ class Subject:
         scene, video, frame: where known.
         agent: "<video>/<agent>", where one person is followed through a video: the same in all of its frames.
         box_source: where body_box comes from: "annotation", "user", "face", or a detector's name.
+        box_score: the detector's score of body_box, 0 to 1, where a detector found it.
         counterfactual_of: ``subject_id`` of the same person in the scene that the world drew; in COUNTERFACTUAL alone.
     """
 
@@ -79,6 +81,7 @@ class Subject:
     video: str | None = None
     frame: int | None = None
     agent: str | None = None
+    box_score: float | None = None
     counterfactual_of: str | None = None
 
 
@@ -146,7 +149,8 @@ def subjects_from_table(table: pa.Table) -> tuple[Subject, ...]:
 
 def _subject_from_row(row: dict) -> Subject:  # type: ignore[type-arg]
     # An index that was written before a column was added lacks it.
-    optional = {name: row.get(name) for name in ("depth", "scene", "video", "frame", "agent", "counterfactual_of")}
+    later = ("depth", "scene", "video", "frame", "agent", "box_score", "counterfactual_of")
+    optional = {name: row.get(name) for name in later}
     return Subject(
         subject_id=row["subject_id"],
         image=row["image"],

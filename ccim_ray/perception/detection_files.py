@@ -250,10 +250,16 @@ def pose_note(
 
 
 def detection_summary(dataset: Dataset, planned: PlannedDetections) -> str:
-    """One line: how many persons of a dataset made by ``with_detected_boxes`` were found, fell back, were left out."""
-    found = sum(subject.box_source == planned.box_source for subject in dataset.subjects)
+    """One line: how many persons of a dataset made by ``with_detected_boxes`` were found, fell back, were left out.
+
+    And the scores of those that were found.
+    """
+    scores = [subject.box_score for subject in dataset.subjects if subject.box_score is not None]
     counts = dataset.defects.counts
-    return (
-        f"{found} found by {planned.box_source}, {counts.get(NOT_FOUND, 0)} fell back to the face, "
+    told = (
+        f"{len(scores)} found by {planned.box_source}, {counts.get(NOT_FOUND, 0)} fell back to the face, "
         f"{counts.get(LEFT_OUT, 0)} left out"
     )
+    if not scores:
+        return told
+    return f"{told}; scores {min(scores):.2f} to {max(scores):.2f}, median {np.median(scores):.2f}"

@@ -89,7 +89,7 @@ def holds_centre(box_4: npt.ArrayLike, face_box: Box) -> bool:
 
 
 def locate_subject(subject: Subject, persons: Persons, box_source: str) -> Subject | None:
-    """The subject with the box of the person chosen, and with pose and face where the detector finds them.
+    """The subject with the box and score of the person chosen, and with pose and face where the detector finds them.
 
     Where nobody is found the subject keeps the box that was grown from the face (box_source "face"); None where
     there is no face either. A subject whose box is annotated or the user's is returned as it is, as is an
@@ -101,7 +101,8 @@ def locate_subject(subject: Subject, persons: Persons, box_source: str) -> Subje
     found = None if chosen is None else clip_box(persons.boxes_P4[chosen], subject.width, subject.height)
     if found is None:
         return None if subject.box_source == UNLOCATED else subject
-    located = replace(subject, body_box=found, box_source=box_source)
+    score = float(persons.scores_P[chosen])
+    located = replace(subject, body_box=found, box_source=box_source, box_score=score)
     return add_pose(located, match_pose(persons, found, subject.width, subject.height))
 
 

@@ -118,7 +118,7 @@ def test_choice_is_a_maximum_of_the_first_rule_that_applies(found, face):
 def test_a_found_person_gives_the_box_and_its_source():
     located = locate_subject(subject(), persons((AROUND, 0.9)), "some@coco")
     assert located.body_box == AROUND
-    assert located.box_source == "some@coco"
+    assert (located.box_source, located.box_score) == ("some@coco", pytest.approx(0.9))
     assert located.face_box == FACE
     assert located.keypoints is None
     unlocated = locate_subject(subject(UNLOCATED, face=None), persons((AROUND, 0.9)), "some@coco")
@@ -135,6 +135,7 @@ def test_nobody_found_leaves_the_face_grown_or_nothing():
     with_face = subject()
     assert locate_subject(with_face, persons((AROUND, 0.2)), "some@coco") == with_face
     assert with_face.body_box == body_from_face(FACE, WIDTH, HEIGHT)
+    assert with_face.box_score is None
     assert locate_subject(subject(UNLOCATED, face=None), persons((AROUND, 0.2)), "some@coco") is None
 
 

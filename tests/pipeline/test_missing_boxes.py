@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from detector_files import MOBILENET, write_detector
@@ -96,7 +97,7 @@ def plan_of(data, storage, weights_dir, options=WITH_DETECTOR):
 
 
 def expected_box(network, path, face):
-    """The rule of the person around the face, by a loop over what torchvision finds in one picture."""
+    """Box and score by the rule of the person around the face, by a loop over what torchvision finds in a picture."""
     with Image.open(path) as image:
         tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
     with torch.no_grad():
@@ -110,8 +111,8 @@ def expected_box(network, path, face):
         x, y = (face[0] + face[2]) / 2, (face[1] + face[3]) / 2
         around = [(s, b) for s, b in persons if b[0] <= x < b[2] and b[1] <= y < b[3]]
         if around:
-            return max(around)[1]
-    return max((((b[2] - b[0]) * (b[3] - b[1]), b) for _, b in persons), default=(0, None))[1]
+            return max(around)[::-1]
+    return max(((b[2] - b[0]) * (b[3] - b[1]), b, s) for s, b in persons)[1:] if persons else (None, None)
 
 
 def test_from_files_without_boxes_to_views(data, weights, storage, cluster, capsys):
@@ -129,7 +130,9 @@ def test_from_files_without_boxes_to_views(data, weights, storage, cluster, caps
             assert (found[name].body_box, found[name].box_source) == (USER_BOX, "user")
             continue
         readable = name != TRUNCATED
-        box = expected_box(network, data / subject.image, subject.face_box) if readable else None
+        box, score = expected_box(network, data / subject.image, subject.face_box) if readable else (None, None)
+        if name in found:
+            assert found[name].box_score == (score and pytest.approx(score, abs=1e-4))
         if box:
             counts["found"] += 1
             assert found[name].box_source == f"{MOBILENET}@coco"
@@ -151,8 +154,14 @@ def test_from_files_without_boxes_to_views(data, weights, storage, cluster, caps
     printed = capsys.readouterr().out
     assert (
         f"{counts['found']} found by {MOBILENET}@coco, {counts['fell back']} fell back to the face, "
-        f"{counts['left out']} left out" in printed
+        f"{counts['left out']} left out; scores " in printed
     )
+    scores = [subject.box_score for subject in found.values() if subject.box_score is not None]
+    assert f"scores {min(scores):.2f} to {max(scores):.2f}, median {np.median(scores):.2f}" in printed
+    stored = pq.read_table(plan.subjects, columns=["subject_id", "box_score"]).to_pylist()
+    assert {row["subject_id"]: row["box_score"] for row in stored} == {
+        name: subject.box_score for name, subject in found.items()
+    }
     assert read_subject_index(plan.subjects).subject_ids == tuple(found)
 
     again = plan_of(data, storage, folder)
