@@ -37,6 +37,9 @@ ZIP_START = b"PK\x03\x04"
 OLD_PICKLE_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """Every file that torch.save wrote before version 1.6 begins with this number as a pickle."""
 
+OTHER_FRAMEWORKS = {".caffemodel": "Caffe", ".t7": "Torch7", ".h5": "Keras"}
+"""Places365 is published for these too; Caffe's networks differ, so that no renaming would do."""
+
 TENSOR_KINDS = ("weight", "bias", "running_mean", "running_var")
 """In the order in which a layer holds them."""
 COUNTER = "num_batches_tracked"
@@ -272,9 +275,10 @@ def _read_download(source: Path, sha256: str, allow_pickle: bool) -> _Download:
     if start[8:9] == b"{":
         return _Download(_require_state(read_safetensors(source), source), "safetensors")
     if not start.startswith((ZIP_START, OLD_PICKLE_START)):
+        framework = OTHER_FRAMEWORKS.get(source.suffix)
+        remedy = f"it is a file of {framework}; take the one for PyTorch" if framework else "download it again"
         raise RequestError(
-            f"{source} (sha256 {sha256}) is no weights file: neither safetensors nor written by torch.save; "
-            "download it again"
+            f"{source} (sha256 {sha256}) is no weights file: neither safetensors nor written by torch.save; {remedy}"
         )
     content, form = _unpickle(source, sha256, allow_pickle)
     if isinstance(content, Mapping) and "state_dict" in content:
