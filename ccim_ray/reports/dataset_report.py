@@ -292,8 +292,7 @@ def _split_table(summary: DatasetSummary) -> Table:
         f"{summary.dataset}{escape(f' [{summary.note}]') if summary.note else ''} in {escape(summary.root)}",
         f"{release}sha256 of the annotation {digest[:16]}, fingerprint {summary.fingerprint[:8]}. "
         "Damaged: images that do not decode, not among images and subjects; those of which not even the header can be "
-        "read have no split and stand among the defects. Box: body box, median share of the image's area and "
-        "shortest side.",
+        "read stand among the defects alone. Box: body box, median share of the image's area and shortest side.",
     )
     table.add_column("split")
     headings = ("images", "damaged", "subjects", "labels each", "box area", "min side", "with face")
@@ -330,7 +329,10 @@ def _category_table(summary: DatasetSummary) -> Table:
 
 
 def _defect_table(summary: DatasetSummary) -> Table:
-    table = _table(f"Defects: {sum(defect.count for defect in summary.defects.values())}")
+    table = _table(
+        f"Defects: {sum(defect.count for defect in summary.defects.values())}",
+        "By split: of the image or person; blank where it belongs to none, such as a line about an image not there.",
+    )
     table.add_column("kind")
     table.add_column("count", justify="right")
     table.add_column("by split")
