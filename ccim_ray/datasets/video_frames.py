@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from ccim_ray.datasets.dataset import Dataset, Defects
 from ccim_ray.datasets.videos import BEYOND_THE_END, UnreadableVideo, VideoHeader, decode_frames
-from ccim_ray.storage import atomic_path, read_json, write_json
+from ccim_ray.storage import atomic_path, only_process, read_json, write_json
 
 JPEG_QUALITY = 95
 LOST_FRAMES_FILE = "lost_frames.json"
@@ -81,8 +81,9 @@ def write_frames(video: Path, folder: Path, numbers: Collection[int]) -> None:
     except UnreadableVideo as failure:
         reason = failure.reason
     if left:
-        lost = lost_frames(folder) | dict.fromkeys(left, reason)
-        write_json(folder / LOST_FRAMES_FILE, {str(number): lost[number] for number in lost})
+        with only_process(folder / f".{LOST_FRAMES_FILE}.lock"):  # a run that needs other frames adds its own
+            lost = lost_frames(folder) | dict.fromkeys(left, reason)
+            write_json(folder / LOST_FRAMES_FILE, {str(number): lost[number] for number in lost})
 
 
 def lost_frames(folder: Path) -> dict[int, str]:

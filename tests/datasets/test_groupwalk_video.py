@@ -1,6 +1,8 @@
 """GroupWalk read from video files: which frames are needed, what is wrong with files, and how agents are sampled."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 
 import av
@@ -289,3 +291,30 @@ def test_without_any_video_the_defects_are_told(root):
         (root / f"videos/{name}.mp4").write_text("no video")
     with pytest.raises(RequestError, match=r"no usable subject on its 4 lines \(3 x video that cannot be decoded\)"):
         load_groupwalk(root)
+
+
+MEMORY_OF_FRAMES = """
+import re, sys
+from pathlib import Path
+from ccim_ray.datasets.video_frames import write_frames
+for count in (20, 100):  # the first brings the decoder's own buffers
+    write_frames(Path(sys.argv[1]), Path(sys.argv[2]) / str(count), range(count))
+    print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of a process's memory")
+def test_frames_are_written_one_by_one_and_never_all_in_memory(tmp_path):
+    """A hundred frames take no more memory than twenty: eighty more of them would be 74 MB."""
+    with av.open(str(tmp_path / "long.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
+        for number in range(100):
+            picture_HWC = np.full((480, 640, 3), number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")))
+        container.mux(stream.encode())
+    command = [sys.executable, "-c", MEMORY_OF_FRAMES, str(tmp_path / "long.mp4"), str(tmp_path / "frames")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    few, many = (int(kibibytes) for kibibytes in ended.stdout.split())
+    assert len(list((tmp_path / "frames/100").iterdir())) == 100
+    assert many - few < 20_000
