@@ -80,13 +80,14 @@ def test_other_formats(tmp_path: Path, like: str) -> None:
     assert content["release"] == ("pami-2019" if like == "emotic" else "")
 
 
-def test_an_empty_folder_cannot_be_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dataset", ["emotic", "caer_s", "groupwalk"])
+def test_an_empty_folder_cannot_be_used(tmp_path: Path, dataset: str) -> None:
     (tmp_path / "data").mkdir()
     ended = run_job(
-        *("check_dataset", "--dataset", "emotic", "--data-root", str(tmp_path / "data")),
+        *("check_dataset", "--dataset", dataset, "--data-root", str(tmp_path / "data")),
         *("--storage", str(tmp_path / "runs")),
     )
-    assert ended.status == 2
+    assert (ended.status, ended.out) == (2, "")
     (line,) = ended.err.strip().splitlines()
     assert line.startswith("error: ")
     assert str(tmp_path / "data") in line

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ccim_ray.datasets.caer_s import CATEGORIES, body_from_face, load_caer_s
+from ccim_ray.datasets.caer_s import CATEGORIES, SPLIT_SEED, body_from_face, load_caer_s
 from ccim_ray.errors import RequestError
 
 WIDTH, HEIGHT = 100, 80
@@ -85,6 +85,10 @@ def test_default_split_takes_a_stratified_third_of_the_test_folder_for_validatio
     assert validation == {s.subject_id for s in load_caer_s(root).subjects if s.split == "val"}
     first_ten = {f"test/{category}/{number:04}.png" for category in CATEGORIES for number in range(1, 11)}
     assert validation != first_ten
+    # Results are compared over years: another seed, or way of drawing, would be another test set.
+    assert SPLIT_SEED == 0
+    of_sad = sorted(int(name[9:13]) for name in validation if "/Sad/" in name)
+    assert of_sad == [1, 6, 7, 8, 14, 15, 20, 21, 22, 26]
 
 
 def test_default_split_does_not_depend_on_the_name_of_the_anger_folder_or_on_boxes(root):
@@ -252,10 +256,19 @@ def test_body_boxes_are_clipped_and_counted_and_fall_back_on_the_face(root):
     }
 
 
-def test_body_box_listed_twice_is_refused(root):
-    rows = "image,x1,y1,x2,y2\ntrain/Fear/0001.png,1,1,5,5\ntrain/Fear/0001.png,1,1,6,6\n"
-    (root / "body_boxes.csv").write_text(rows)
-    with pytest.raises(RequestError, match=r"line 3: train/Fear/0001.png is listed twice"):
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("train/Fear/0001.png,1,1,6,6", r"line 3: train/Fear/0001.png is listed twice"),
+        ("../Fear/0001.png,1,1,6,6", r"line 3: path '../Fear/0001.png' leaves the data root"),
+        ("/etc/passwd,1,1,6,6", r"line 3: path '/etc/passwd' leaves the data root"),
+        ("train/Fear/0002.png,1,1,6", r"line 3: 4 fields found, 5 expected"),
+        ("train/Fear/0002.png,1,1,6,six", r"line 3: box '1,1,6,six' is not four numbers"),
+    ],
+)
+def test_wrong_line_of_the_body_boxes_is_refused(root, row, message):
+    (root / "body_boxes.csv").write_text(f"image,x1,y1,x2,y2\ntrain/Fear/0001.png,1,1,5,5\n{row}\n")
+    with pytest.raises(RequestError, match=f"body_boxes.csv {message}"):
         load_caer_s(root)
 
 

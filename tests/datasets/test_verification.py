@@ -1,7 +1,11 @@
 """Decoding every picture: what a header hides is found, and each defect is counted once."""
 
+import contextlib
 import json
+import os
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -32,9 +36,10 @@ def images_of(dataset):
     return [subject.image for subject in dataset.subjects]
 
 
-def test_a_whole_download_has_no_defect(world):
+def test_a_whole_download_has_no_defect(world, capsys):
     dataset = load_caer_s(world)
     verification = verify_images(dataset)
+    assert "  decode: 60 images in " in capsys.readouterr().out
     assert verification.defects.counts == {}
     assert verification.damaged == frozenset()
     assert verification.images == tuple(images_of(dataset))
@@ -56,6 +61,33 @@ def test_truncated_bodies_are_found_though_their_headers_are_fine(world):
     assert verification.damaged == set(victims)
     assert not set(victims) & set(verification.images)
     assert len(verification.sha256) == len(verification.hashes_NW) == len(verification.uniform_N) == 53
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core decodes one picture at a time")
+def test_pictures_are_decoded_side_by_side(world):
+    """Opening a pipe waits for who writes to it: the second one is opened while the first one is waited for."""
+    dataset = load_caer_s(world)
+    first, second = images_of(dataset)[:2]
+    for image in (first, second):
+        (world / image).unlink()
+        os.mkfifo(world / image)
+    found = []
+    checking = threading.Thread(target=lambda: found.append(verify_images(dataset)), daemon=True)
+    checking.start()
+    for image in (second, first):
+        os.close(opened_for_writing(world / image))
+    checking.join(timeout=60)
+    assert found[0].damaged == {first, second}
+
+
+def opened_for_writing(pipe):
+    """Open a pipe to write once somebody reads it."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):  # nobody reads it yet
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.01)
+    pytest.fail(f"nobody opened {pipe}")
 
 
 def test_what_is_known_to_be_lost_is_not_counted_again(world):
