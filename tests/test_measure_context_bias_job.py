@@ -160,6 +160,17 @@ def test_every_option_has_a_result_of_its_own_and_shares_the_scenes(emotic: Path
     assert request_for(emotic, tmp_path, scenes="true").folder == requests[-1].folder
 
 
+def test_what_is_measured_of_groupwalk_says_that_its_format_is_unverified(tmp_path: Path, capsys) -> None:
+    root = tmp_path / "groupwalk"
+    write_world(WorldSettings(like="groupwalk", images=100, image_size=64), root)
+    request = request_for(root, tmp_path / "runs", dataset="groupwalk", scenes="annotation", permutations=40)
+    assert measure_context_bias(request) == 0
+    (title,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Context bias (Fig. 2)")]
+    assert title.startswith("Context bias (Fig. 2): groupwalk (format unverified), train; scenes: annotation")
+    assert json.loads((request.folder / "context_bias.json").read_text())["note"] == "format unverified"
+    assert [row["category"] for row in rows_of(request.folder)[::2]] == ["Angry", "Happy"]
+
+
 def test_one_row_for_every_image(emotic: Path) -> None:
     dataset = load_dataset("emotic", emotic)
     two = (replace(dataset.subjects[0], subject_id="a second person"), *dataset.subjects)

@@ -79,6 +79,8 @@ def describe_options(request: BiasRequest) -> str:
 def _data(request: BiasRequest) -> str:
     world = request.source.world
     data = f"embedded world like {world.like}, bias {world.bias:g}" if world else request.source.name
+    if note := request.source.dataset.note:
+        data += f" ({note})"
     scenes = "/".join(request.backbone) if request.scenes == "backbone" else "annotation"
     return f"{data}, {' + '.join(request.splits)}; scenes: {scenes}"
 
@@ -129,6 +131,7 @@ def _values(request: BiasRequest, found: Mapping[str, EmotionBias], scene_names:
     return {
         "dataset": request.source.name,
         "data_fingerprint": request.source.fingerprint,
+        "note": request.source.dataset.note,
         "world": world.model_dump(mode="json") if world else None,
         "splits": request.splits,
         "scenes": "/".join(request.backbone) if request.scenes == "backbone" else "annotation",

@@ -91,6 +91,9 @@ def test_from_a_folder_to_the_table_of_baselines(like: str, tmp_path: Path, job:
     bias = job("measure_context_bias", *data, "--scene-weights", "thin_resnet/scenes", "--permutations", 50)
     (csv_file,) = storage.glob("context_bias/*/context_bias.csv")
     assert rows_of(csv_file)
+    (title,) = [line for line in bias.splitlines() if line.startswith("Context bias (Fig. 2): ")]
+    assert (NOTE in title) == (like == "groupwalk")
+    assert (json.loads(csv_file.with_suffix(".json").read_text())["note"] == NOTE) == (like == "groupwalk")
 
     training = (*data, "--stand-ins", "--trainable", "head", "--preset", "smoke")
     if like == "caer_s":
