@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from ccim_ray.checkpoint_records import damaged_record
 from ccim_ray.errors import RequestError
-from ccim_ray.sealed_files import damage, damaged_record, sealed
+from ccim_ray.sealed_files import damage, sealed
 from ccim_ray.storage import atomic_path
 
 
@@ -54,7 +55,10 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimiz
         model.load_state_dict(content["model"])
         optimiser.load_state_dict(content["optimiser"])
         return Checkpoint(**content["progress"])
-    except (RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except (
+        *(RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, MemoryError, AttributeError),
+        pickle.UnpicklingError,
+    ) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(f"checkpoint {path} is damaged ({first}); delete {path.parent} to train it anew") from error
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +40,6 @@ def damage(path: Path) -> str | None:
     if found is None or found == _digest(header, memoryview(content)[8 + length :]):
         return None
     return f"its {len(content)} bytes do not have the digest that was written"
-
-
-def damaged_record(path: Path) -> str | None:
-    """What is wrong with the bytes of a checkpoint, in words; None where each of its records has its checksum.
-
-    torch.load compares none. Raises OSError where the file cannot be read.
-    """
-    try:
-        with zipfile.ZipFile(path) as records:
-            first = records.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, zlib.error) as error:
-        return str(error) or type(error).__name__  # EOFError has no words, and none would read as sound
-    return f"{first} does not have its checksum" if first else None
 
 
 def _digest(header: dict[str, Any], tensors: memoryview) -> str:

@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ccim_ray.checkpoint_records import damaged_record
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.journal import read_journal
 from ccim_ray.prepared import TrialPaths
-from ccim_ray.sealed_files import damage, damaged_record
+from ccim_ray.sealed_files import damage
 from ccim_ray.storage import read_json
 
 Metrics = dict[str, float]

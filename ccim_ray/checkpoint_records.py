@@ -1,0 +1,118 @@
+"""What the records of a checkpoint are, looked at before torch reads any of them. Knows no torch.
+
+torch.load compares no checksum and trusts what it reads: a file of a kilobyte can make it ask for all memory there is.
+A checkpoint that training wrote holds uncompressed records, each tensor's bytes in one of its own, and a pickle of
+plain values and tensors. Whatever else is in a file is damage, or was not written by training.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import pickletools
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ARCHIVE = "archive/"
+"""torch.save's name for what it writes to memory."""
+
+ITEM_BYTES = {
+    "BoolStorage": 1,
+    "ByteStorage": 1,
+    "CharStorage": 1,
+    "ShortStorage": 2,
+    "HalfStorage": 2,
+    "BFloat16Storage": 2,
+    "IntStorage": 4,
+    "FloatStorage": 4,
+    "LongStorage": 8,
+    "DoubleStorage": 8,
+    "ComplexFloatStorage": 8,
+    "ComplexDoubleStorage": 16,
+}
+
+MEMO = {"BINPUT", "LONG_BINPUT"}
+CONTAINERS = {"EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
+VALUES = {"NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
+FILLING = {"MARK", "SETITEM", "SETITEMS", "APPEND", "APPENDS", "BUILD"}
+CALLING = {"GLOBAL", "BINPERSID", "REDUCE"}
+OPCODES = {"PROTO", "STOP", "BINGET", "LONG_BINGET"} | MEMO | CONTAINERS | VALUES | FILLING | CALLING
+"""Of torch.save's pickles. Others could ask for memory by a number alone."""
+
+
+def damaged_record(path: Path) -> str | None:
+    """What is wrong with a checkpoint, in words; None where its records are whole, and no larger than they say.
+
+    Takes no more memory than the file is large. Raises OSError where it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as records:
+            found = records.infolist()
+            if any(record.compress_type != zipfile.ZIP_STORED for record in found):
+                return "a record is compressed"
+            first = records.testzip()
+            if first:
+                return f"{first} does not have its checksum"
+            sizes = {record.filename: record.file_size for record in found}
+            if len(sizes) < len(found) or not all(name.startswith(ARCHIVE) for name in sizes):
+                return "its records are not those of one checkpoint"
+            _require_plain(records.read(f"{ARCHIVE}data.pkl"), sizes)
+    # EOFError has no words, and none would read as sound.
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, zlib.error, LookupError) as error:
+        return str(error) or type(error).__name__
+    except (pickle.UnpicklingError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+        return f"its description is not one of tensors: {error}"
+    return None
+
+
+def _require_plain(content: bytes, sizes: dict[str, int]) -> None:
+    """Raise unless the pickle describes plain values, and tensors that lie within their records."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name not in OPCODES or (opcode.name in MEMO and (argument or 0) >= len(content)):
+            raise pickle.UnpicklingError(f"{opcode.name} in it")
+    described = _Description(content, sizes).load()
+    left = len(content)  # every value takes a byte of it, unless lists that hold each other stand for more
+    waiting = [described]
+    while waiting:
+        value = waiting.pop()
+        left -= 1
+        if left < 0:
+            raise pickle.UnpicklingError("it unfolds to more than it holds")
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += value
+
+
+class _Description(pickle.Unpickler):
+    """Reads the pickle without torch: a storage is its number of values, a tensor is None."""
+
+    def __init__(self, content: bytes, sizes: dict[str, int]) -> None:
+        super().__init__(io.BytesIO(content))
+        self._sizes = sizes
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _require_within
+        if module == "torch" and name in ITEM_BYTES:
+            return name
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> int:
+        kind, storage, key, _, count = pid
+        if kind != "storage" or count * ITEM_BYTES[storage] != self._sizes[f"{ARCHIVE}data/{key}"]:
+            raise pickle.UnpicklingError(f"{count} values of {storage} are not what the record {key} holds")
+        return int(count)
+
+
+def _require_within(count: int, offset: int, size: Sequence[int], stride: Sequence[int], *rest: Any) -> None:
+    """A tensor that is larger than its storage would be written out where it is copied."""
+    if min(offset, *size, *stride, 0) < 0 or offset + math.prod(size) > count:
+        raise pickle.UnpicklingError(f"a tensor of {tuple(size)} in a storage of {count} values")
