@@ -15,7 +15,7 @@ from ccim_ray.datasets.images import ImageArray
 from ccim_ray.errors import RequestError
 from ccim_ray.perception.person_matching import Persons
 from ccim_ray.perception.weight_files import DETECTOR_FILES, stored_path, weights_path
-from ccim_ray.perception.weights import download_weights, read_safetensors
+from ccim_ray.perception.weights import download_weights, read_weights
 
 FORWARD_BATCH = 8
 PERSON_LABEL = 1
@@ -98,7 +98,7 @@ def read_detector_state(
     """
     path = weights_path(name, "coco", weights_dir)
     if path is not None:
-        return read_safetensors(path), str(path)
+        return read_weights(path, name, "coco"), str(path)
     import torchvision  # over a second: paid only where it is used
 
     published = torchvision.models.get_model_weights(name)["COCO_V1"]

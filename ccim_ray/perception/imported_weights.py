@@ -26,7 +26,8 @@ from ccim_ray.perception.architectures import architecture
 from ccim_ray.perception.backbones import build_network
 from ccim_ray.perception.detection import assemble_detector, build_detector, fixed_outputs
 from ccim_ray.perception.weight_files import DETECTOR_FILES, PRETRAINING_OUTPUTS, require_available, stored_path
-from ccim_ray.perception.weights import assemble_backbone, read_safetensors
+from ccim_ray.perception.weights import assemble_backbone, read_safetensors, read_weights
+from ccim_ray.sealed_files import DIGEST, sealed
 from ccim_ray.storage import atomic_path
 
 CHECKED_FEATURES = 8
@@ -119,7 +120,8 @@ def import_weights(
         "forward_check": " ".join(f"{value:.7g}" for value in features_D[:CHECKED_FEATURES].tolist()),
     }
     with atomic_path(target) as temporary:
-        temporary.write_bytes(save(state, metadata=provenance))  # save_file would keep other users from reading it
+        # save_file would keep other users from reading it.
+        temporary.write_bytes(sealed(save(state, metadata=provenance)))
         check_import(temporary)
     return ImportedWeights(target, provenance)
 
@@ -128,12 +130,11 @@ def check_import(path: Path) -> None:
     """Compute the features of the fixed picture again, with the weights in ``path``, an imported file.
 
     Raises:
-        RequestError: they differ from those stored at the import, or the file is unreadable or has none.
+        RequestError: they differ from those stored at the import, or the file is damaged, unreadable or has none.
     """
     provenance = read_provenance(path)
-    features_D = _fixed_features(
-        provenance["architecture"], provenance["weights"], read_safetensors(path), source=str(path)
-    )
+    arch, weights = provenance["architecture"], provenance["weights"]
+    features_D = _fixed_features(arch, weights, read_weights(path, arch, weights), source=str(path))
     expected = torch.tensor([float(value) for value in provenance["forward_check"].split()])
     found = features_D[:CHECKED_FEATURES]
     if expected.shape != found.shape or not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
@@ -152,6 +153,7 @@ def read_provenance(path: Path) -> dict[str, str]:
         raise RequestError(f"{path} is not a readable safetensors file ({error}): import it again") from error
     if not {"architecture", "weights", "forward_check"} <= provenance.keys():
         raise RequestError(f"{path} holds no provenance: write it with jobs/import_weights.py")
+    provenance.pop(DIGEST, None)
     return provenance
 
 

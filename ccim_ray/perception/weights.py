@@ -25,6 +25,7 @@ from ccim_ray.perception.weight_files import (
     require_available,
     weights_path,
 )
+from ccim_ray.sealed_files import damage
 
 if TYPE_CHECKING:
     import torchvision
@@ -57,7 +58,7 @@ def load_backbone(arch: str, weights: str, weights_dir: Path | None = None, *, k
         put = f"put them at {(weights_dir or default_weights_dir()) / f'{arch}_imagenet.safetensors'}"
         state, source = download_weights(imagenet_weights(arch), f"'imagenet' of {arch}", put), imagenet_url(arch)
     else:
-        state, source = read_safetensors(path), str(path)
+        state, source = read_weights(path, arch, weights), str(path)
     return assemble_backbone(arch, weights, state, source, keep_head).eval()
 
 
@@ -89,14 +90,31 @@ def assemble_backbone(
     return Backbone(architecture(arch), network, keep_head=keep_head)
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of the file. RequestError where it cannot be read."""
+def read_weights(path: Path, arch: str, weights: str) -> dict[str, Tensor]:
+    """The tensors of a file that ``weights_path`` named, whose bytes have the digest that its import wrote into it.
+
+    RequestError, which says how to have the file again, where it is damaged or unreadable.
+    """
+    remedy = (
+        "install ccim_ray again"
+        if weights in STAND_IN_OUTPUTS
+        else f"import it again with jobs/import_weights.py --arch {arch} --weights {weights} --overwrite"
+    )
+    try:
+        wrong = damage(path)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read ({error.strerror or error}): {remedy}") from error
+    if wrong:
+        raise RequestError(f"{path} is damaged ({wrong}): {remedy}")
+    return read_safetensors(path, remedy)
+
+
+def read_safetensors(path: Path, remedy: str = "download or convert it again") -> dict[str, Tensor]:
+    """The tensors of the file. RequestError that ends with ``remedy`` where it cannot be read."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise RequestError(
-            f"{path} is not a readable safetensors file ({error}): download or convert it again"
-        ) from error
+        raise RequestError(f"{path} is not a readable safetensors file ({error}): {remedy}") from error
 
 
 def download_weights(published: torchvision.models.WeightsEnum, name: str, remedy: str) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from ccim_ray.errors import RequestError
 from ccim_ray.perception.detection import load_detector
-from ccim_ray.perception.imported_weights import check_import, import_weights
+from ccim_ray.perception.imported_weights import check_import, import_weights, read_provenance
 from ccim_ray.perception.weight_files import DETECTOR_FILES, weights_digest, weights_path
 
 CPU = torch.device("cpu")
@@ -182,18 +182,24 @@ def test_a_download_is_imported_and_checked(tmp_path):
     np.testing.assert_allclose(persons.scores_P, reference(network, image)["scores"], rtol=1e-4, atol=1e-5)
 
 
+def test_a_flipped_bit_of_an_imported_detector_is_told(tmp_path):
+    torch.save(published_state(torchvision_detector(MOBILENET)), tmp_path / "download.pth")
+    path = import_weights(tmp_path / "download.pth", MOBILENET, "coco", tmp_path).path
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match=f"is damaged .*import it again with .*--arch {MOBILENET} --weights coco"):
+        load_detector(MOBILENET, tmp_path, CPU)
+
+
 @pytest.mark.parametrize("part", ["backbone.body.0.0", "rpn.head.cls_logits", "roi_heads.box_head.fc6"])
 def test_every_part_of_the_network_is_in_the_forward_check(tmp_path, mobilenet, part):
     source = tmp_path / "download.pth"
     torch.save(published_state(mobilenet[1]), source)
     path = import_weights(source, MOBILENET, "coco", tmp_path).path
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        provenance = file.metadata()
     state = load_file(path)
     state[f"{part}.weight"] = state[f"{part}.weight"] * 1.5
-    save_file(state, path, metadata=provenance)
+    save_file(state, path, metadata=read_provenance(path))
     with pytest.raises(RequestError, match="forward check"):
         check_import(path)
 

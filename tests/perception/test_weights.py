@@ -13,6 +13,7 @@ import ccim_ray
 from ccim_ray.errors import RequestError
 from ccim_ray.perception import weights as weights_module
 from ccim_ray.perception.backbones import ThinResNet
+from ccim_ray.perception.imported_weights import check_import, import_weights
 from ccim_ray.perception.weight_files import (
     IMAGENET_FILES,
     STAND_IN_OUTPUTS,
@@ -50,6 +51,23 @@ def test_places365_file_gives_the_networks_features_and_scenes(tmp_path):
         network.fc = torch.nn.Identity()
         torch.testing.assert_close(backbone(images), network(images))
     assert load_backbone("resnet18", "places365", tmp_path).head is None
+
+
+@pytest.mark.parametrize("place", [0.0001, 0.3, 0.9999])
+def test_a_flipped_bit_of_imported_weights_is_told_with_the_command_that_imports_them(tmp_path, place):
+    """Without the digest a changed weight would change features, and say nothing."""
+    resnet18_file(tmp_path / "download.safetensors")
+    path = import_weights(tmp_path / "download.safetensors", "resnet18", "places365", tmp_path).path
+    load_backbone("resnet18", "places365", tmp_path)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    again = r"import it again with jobs/import_weights\.py --arch resnet18 --weights places365 --overwrite"
+    with pytest.raises(RequestError, match=f"{re.escape(str(path))} is damaged .*: {again}") as error:
+        load_backbone("resnet18", "places365", tmp_path)
+    one_line(error)
+    with pytest.raises(RequestError, match=re.escape(str(path))):
+        check_import(path)
 
 
 def test_old_checkpoints_without_batch_counters_load(tmp_path):
