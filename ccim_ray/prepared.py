@@ -105,10 +105,13 @@ class SubjectIndex:
 
 def write_subject_index(dataset: Dataset, path: Path) -> None:
     """Write the dataset's subjects with what is needed to read them back without the dataset."""
-    facts = {"categories": dataset.categories, "multi_label": dataset.multi_label, "root": str(dataset.root)}
-    table = subjects_to_table(dataset.subjects).replace_schema_metadata({"ccim_ray": json.dumps(facts)})
+    facts = json.dumps(
+        {"categories": dataset.categories, "multi_label": dataset.multi_label, "root": str(dataset.root)}
+    )
+    table = subjects_to_table(dataset.subjects)
+    metadata = {b"ccim_ray": facts.encode(), DIGEST: _index_digest(facts, table.schema)}
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, write_page_checksum=True)
 
 
 def read_subject_index(path: Path) -> SubjectIndex:
@@ -120,8 +123,12 @@ def read_subject_index(path: Path) -> SubjectIndex:
 
 
 def _subject_index(path: Path) -> SubjectIndex:
-    table = pq.read_table(path)
-    facts = json.loads((table.schema.metadata or {})[b"ccim_ray"])
+    table = pq.read_table(path, page_checksum_verification=True)
+    metadata = table.schema.metadata or {}
+    written = metadata.get(DIGEST)  # none by versions before this one
+    if written and written != _index_digest(metadata[b"ccim_ray"].decode(), table.schema):
+        raise ValueError("it does not have the digest that was written")
+    facts = json.loads(metadata[b"ccim_ray"])
     categories = tuple(facts["categories"])
     column = {name: k for k, name in enumerate(categories)}
     subjects = subjects_from_table(table)
@@ -139,6 +146,13 @@ def _subject_index(path: Path) -> SubjectIndex:
         scenes=scenes_of(subjects),
         factual_rows=factual_rows_of(subjects),
     )
+
+
+def _index_digest(facts: str, schema: pa.Schema) -> bytes:
+    """Of what the checksums of the pages do not cover."""
+    columns = schema.to_string(show_field_metadata=False, show_schema_metadata=False)
+    columns = columns.replace("item: ", "element: ")  # Parquet's name of what a list holds, which pyarrow then reads
+    return hashlib.sha256(f"{facts}\n{columns}".encode()).hexdigest().encode()
 
 
 def write_shard(path: Path, subject_ids: list[str], rows: Array, reasons: list[str | None]) -> None:

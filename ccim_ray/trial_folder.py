@@ -91,3 +91,15 @@ def read_result(folder: Path) -> TrialResult | None:
     except (TypeError, AttributeError) as error:
         raise RequestError(f"{path} is no result of a trial ({error}); delete it and run again") from error
     return result
+
+
+def sound_scores(folder: Path) -> Path:
+    """The file of a finished trial's scores. RequestError where it is missing or damaged."""
+    path = folder / "scores.safetensors"
+    try:
+        wrong = damage(path)
+    except OSError as error:
+        wrong = str(error.strerror or error)
+    if wrong:
+        raise RequestError(f"{path} is missing or damaged ({wrong}); delete {folder} to train this trial anew")
+    return path

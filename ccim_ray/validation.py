@@ -12,6 +12,7 @@ import numpy as np
 
 from ccim_ray.journal import read_journal
 from ccim_ray.storage import read_json
+from ccim_ray.trial_folder import sound_scores
 
 RESAMPLES = 200
 
@@ -29,14 +30,14 @@ def best_so_far(folder: Path, metric: str) -> list[float]:
 def standard_error(folder: Path, metric: str) -> float:
     """Standard error of the kept epoch's ``val/<metric>`` over the draw of the validation subjects, by bootstrap.
 
-    It says nothing of seeds: the trial has one. Raises RequestError where the trial's files are missing.
+    It says nothing of seeds: the trial has one. Raises RequestError where the trial's files are missing or damaged.
     """
     from safetensors import safe_open
 
     from ccim_ray.metrics import evaluate
 
     facts = read_json(folder / "categories.json")
-    with safe_open(folder / "scores.safetensors", "np") as scores:
+    with safe_open(sound_scores(folder), "np") as scores:
         scores_SK, targets_SK = scores.get_tensor("val"), scores.get_tensor("val/targets")
     generator = np.random.default_rng(0)
     values = []

@@ -10,9 +10,13 @@ from torch import nn
 
 from ccim_ray.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint, save_weights
 from ccim_ray.confounders import ConfounderDictionary
+from ccim_ray.datasets.dataset import Dataset, Defects
+from ccim_ray.datasets.subject import Subject
 from ccim_ray.errors import RequestError
 from ccim_ray.journal import Journal, read_journal
-from ccim_ray.prepared import read_shard, write_shard
+from ccim_ray.perception.detection_files import PictureDetections, PlannedDetections, write_detections
+from ccim_ray.perception.person_matching import Persons
+from ccim_ray.prepared import read_shard, read_subject_index, write_shard, write_subject_index
 from ccim_ray.trial_folder import clear_damaged_progress
 
 IDS = [f"subject-{number}" for number in range(8)]
@@ -46,6 +50,55 @@ def shard_content(path):
     return table["subject_id"].to_pylist(), table["reason"].to_pylist(), table["rows"].to_pylist()
 
 
+def write_subjects(path):
+    subjects = tuple(
+        Subject(
+            subject_id=subject_id,
+            image=f"{number}.jpg",
+            width=90 + number,
+            height=80,
+            split=("train", "val", "test")[number % 3],
+            body_box=(1.0 + number, 2.0, 50.0, 60.0),
+            labels=(("Anger",), ("Peace", "Pain"))[number % 2],
+            box_source="annotation",
+        )
+        for number, subject_id in enumerate(IDS)
+    )
+    categories = ("Anger", "Peace", "Pain")
+    dataset = Dataset(
+        name="emotic",
+        root=path.parent,
+        categories=categories,
+        multi_label=True,
+        subjects=subjects,
+        defects=Defects(),
+        annotation_digest="0",
+    )
+    write_subject_index(dataset, path)
+
+
+def subjects_content(path):
+    index = read_subject_index(path)
+    return index.subject_ids, index.splits.tolist(), index.targets.tolist(), index.categories, index.multi_label
+
+
+PICTURES = tuple(f"{number}.jpg" for number in range(20))
+
+
+def write_boxes(path):
+    generator = np.random.default_rng(0)
+    found = [
+        PictureDetections(Persons(generator.random((2, 4), np.float32), generator.random(2, np.float32)))
+        for _ in PICTURES
+    ]
+    write_detections(path, PICTURES, found)
+
+
+def boxes_content(path):
+    found = PlannedDetections("a detector", path.parent, PICTURES).read()
+    return [(name, each.persons.boxes_P4.tolist(), each.persons.scores_P.tolist()) for name, each in found.items()]
+
+
 def dictionary_content(path):
     loaded = ConfounderDictionary.load(path)
     return loaded.prototypes_ND.tolist(), loaded.prior_N.tolist(), dict(loaded.provenance)
@@ -65,6 +118,8 @@ def checkpoint_content(path):
 KINDS = {
     "features": ("shard-00000.parquet", write_features, shard_content),
     "pictures": ("shard-00000.arrow", write_pictures, shard_content),
+    "subjects": ("subjects.parquet", write_subjects, subjects_content),
+    "boxes": ("shard-00000.parquet", write_boxes, boxes_content),
     "dictionary": (
         "z.safetensors",
         lambda path: ConfounderDictionary.random(4, 6, seed=0).save(path),

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from ccim_ray.errors import RequestError
 from ccim_ray.journal import Journal
+from ccim_ray.reports.trial_report import draw_trial_figures
+from ccim_ray.sealed_files import sealed
 from ccim_ray.validation import best_so_far, standard_error
 
 
@@ -44,6 +47,19 @@ def test_a_test_metric_cannot_be_asked_for(trial):
 
 def test_the_standard_error_is_that_of_a_share(trial):
     assert standard_error(trial, "accuracy") == pytest.approx(np.sqrt(0.6 * 0.4 / 200), rel=0.2)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_scores_that_are_damaged_are_told_and_nothing_is_made_of_them(trial, damage):
+    path = trial / "scores.safetensors"
+    content = bytearray(sealed(path.read_bytes()))
+    content[-3] ^= 64  # of a target
+    path.write_bytes(content[:-8] if damage == "cut" else content)
+    if damage == "gone":
+        path.unlink()
+    for use in (lambda: standard_error(trial, "accuracy"), lambda: draw_trial_figures(trial, trial / "figures")):
+        with pytest.raises(RequestError, match=r"scores\.safetensors is missing or damaged \(.*\); delete"):
+            use()
 
 
 def test_no_epoch_yet_is_no_value(tmp_path):

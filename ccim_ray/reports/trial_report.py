@@ -16,6 +16,7 @@ from ccim_ray.datasets.subject import subjects_from_table
 from ccim_ray.metrics import evaluate
 from ccim_ray.persons import write_person
 from ccim_ray.reports.figures import confusion_matrix, per_category_chart
+from ccim_ray.trial_folder import sound_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 def draw_trial_figures(folder: Path, figures: Path, note: str = "") -> None:
     """One figure a test split: the confusion matrix, or for several labels at once the AP of each category.
 
-    ``note`` is what must be known of the numbers, and stands in the title.
+    ``note`` is what must be known of the numbers, and stands in the title. Raises RequestError where the scores are
+    missing or damaged.
     """
     facts = json.loads((folder / "categories.json").read_text())
     names = tuple(facts["names"])
-    scores = load_file(folder / "scores.safetensors")
+    scores = load_file(sound_scores(folder))
     for split in (name for name in scores if name.startswith("test") and "/" not in name):
         scores_SK, targets_SK = scores[split], scores[f"{split}/targets"]
         if len(scores_SK) == 0:
