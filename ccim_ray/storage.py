@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def only_process(lock: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the file ``lock``: of several processes, on this machine or sharing the folder, one at a time goes on.
 
-    ``on_wait`` is called where another one holds it; a process that dies lets go. Raises RequestError where the folder
-    cannot be written.
+    ``on_wait`` is called where another one holds it, and may raise instead of waiting; a process that dies lets go.
+    Raises RequestError where the folder cannot be written.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +60,39 @@ def only_process(lock: Path, on_wait: Callable[[], None] = lambda: None) -> Iter
             on_wait()
             fcntl.flock(held, fcntl.LOCK_EX)
         yield
+
+
+SCRATCH = ".scratch-"
+
+
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """A new folder below ``folder`` for the time of the block.
+
+    What a killed process leaves of it, ``clear_scratch`` deletes: the lock beside it says whether somebody needs it.
+    Raises RequestError where ``folder`` cannot be written.
+    """
+    scratch = folder / f"{SCRATCH}{os.getpid()}-{secrets.token_hex(4)}"
+    lock = scratch.with_name(f"{scratch.name}.lock")
+    with only_process(lock):
+        try:
+            scratch.mkdir()
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def clear_scratch(folder: Path) -> None:
+    """Delete the scratch folders below ``folder`` whose processes are dead."""
+
+    def leave() -> None:
+        raise BlockingIOError
+
+    for lock in folder.glob(f"{SCRATCH}*.lock"):
+        with suppress(BlockingIOError), only_process(lock, leave):
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

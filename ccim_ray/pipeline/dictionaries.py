@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 import ray
@@ -19,6 +18,7 @@ from ccim_ray.experiment import DictionarySettings
 from ccim_ray.plan import Plan, PlannedDictionary
 from ccim_ray.prepared import read_subject_index
 from ccim_ray.rates import Rates
+from ccim_ray.storage import clear_scratch, scratch_folder
 
 if TYPE_CHECKING:
     from ccim_ray.confounders import ConfounderDictionary
@@ -35,6 +35,8 @@ def build_dictionaries(plan: Plan, rates: Rates) -> None:
 
     Raises RequestError where a size exceeds the number of features.
     """
+    for folder in {planned.path.parent for planned in plan.dictionaries}:
+        clear_scratch(folder)  # of runs that were killed while they clustered
     missing = [planned for planned in plan.dictionaries if not _is_usable(planned.path)]
     if not missing:
         return
@@ -140,11 +142,8 @@ def block_by_block(
 
     if settings.source == "random":
         return random_like_large(blocks, in_ray_tasks, sizes, settings.seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".projected-", dir=folder) as projected:
-        return fit_large_dictionaries(
-            blocks, in_ray_tasks, Path(projected), sizes, settings.seed, settings.pca_components
-        )
+    with scratch_folder(folder) as projected:
+        return fit_large_dictionaries(blocks, in_ray_tasks, projected, sizes, settings.seed, settings.pca_components)
 
 
 def with_prior(dictionary: ConfounderDictionary, settings: DictionarySettings) -> ConfounderDictionary:
