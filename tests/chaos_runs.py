@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from job_runs import ROOT, Ended, job_command, job_environment
 from mlflow import MlflowClient
+from running_processes import wait_for as wait_for
 
 FAULTS = Path(__file__).parent / "chaos" / "faults"
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
@@ -96,10 +96,10 @@ def run(job: str, *flags: str, folder: Path, fault: Fault | None = None, **extra
     return end
 
 
-def kill_once(job: str, *flags: str, folder: Path, fault: Fault) -> dict[str, object]:
+def kill_once(job: str, *flags: str, folder: Path, fault: Fault, **extra: str) -> dict[str, object]:
     """Run a job that the fault must kill; returns the new line of the journal of kills."""
     before = len(kills(folder))
-    end = run(job, *flags, folder=folder, fault=fault)
+    end = run(job, *flags, folder=folder, fault=fault, **extra)
     assert end.status == -signal.SIGKILL, (fault, end)
     (line,) = kills(folder)[before:]
     return line
@@ -172,12 +172,3 @@ def assert_logged_once(uri: str, storage: Path, parents: int = 1) -> str:
         for name in run.data.metrics:
             assert len(client.get_metric_history(run.info.run_id, name)) == 1, name
     return f"{len(of_kind['trial'])} runs, {points} points, each once"
-
-
-def wait_for(condition, seconds: float = 600, process: subprocess.Popen[str] | None = None) -> None:
-    """Until ``condition()``; the process must live meanwhile."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process is None or process.poll() is None, "the job ended too early"
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)

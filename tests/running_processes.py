@@ -1,10 +1,15 @@
-"""Which processes of this machine name a text, such as a test's own folder, on their command line."""
+"""Processes of this machine: those that name a text, such as a folder, and jobs that are waited for and killed."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+from job_runs import ROOT, job_command, job_environment
 
 
 def processes_naming(text: str) -> list[int]:
@@ -28,3 +33,32 @@ def end_processes_naming(text: str) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def wait_for(
+    condition: Callable[[], object], seconds: float = 600, process: subprocess.Popen[str] | None = None
+) -> None:
+    """Until ``condition()``; the process must live meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, "the job ended too early"
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def kill_job_when(reached: Callable[[], object], log: Path, job: str, *flags: str) -> None:
+    """Start a job and SIGKILL its own process as soon as ``reached()``; what it printed is in ``log``.
+
+    Processes that Ray started for it live on for a moment.
+    """
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            job_command(job, *flags), stdout=output, stderr=output, cwd=ROOT, env=job_environment(), text=True
+        )
+        try:
+            wait_for(reached, process=process)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {log.read_text()}") from error
+        finally:
+            process.kill()
+            process.wait()

@@ -5,7 +5,6 @@ It sees validation metrics alone (``ccim_ray.validation``); MLflow is told no ot
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,10 +28,10 @@ from ccim_ray.recording import Recorder
 from ccim_ray.reports.search_report import Chosen, ranked, write_search_report
 from ccim_ray.resources import ClusterResources
 from ccim_ray.search_request import SearchRequest, counts
-from ccim_ray.storage import write_json
+from ccim_ray.storage import only_process, write_json
 from ccim_ray.study import Attempt, AttemptState, Study
 from ccim_ray.tracking import Tracker
-from ccim_ray.trial_folder import Trial
+from ccim_ray.trial_folder import Trial, clear_damaged_progress
 from ccim_ray.trial_progress import TrialsProgress, kind_of
 from ccim_ray.validation import best_so_far, standard_error
 
@@ -46,7 +45,12 @@ def run_search(request: SearchRequest) -> int:
     started = time.monotonic()
     plan = request.plan()
     folder = request.folder(plan)
-    with _alone_in(folder):
+
+    def refuse() -> None:
+        """Two processes that run one search would take each other's trials for interrupted ones."""
+        raise RequestError(f"this search is running already ({folder}); wait for it, or give another --search-seed")
+
+    with only_process(folder / ".lock", refuse):
         before = request.attempts(plan)
         say(f"{request.space.question} {counts(before, request.num_samples)}")
         say(f"Storage {request.sweep.storage}")
@@ -138,6 +142,9 @@ class _Search:
             planned = self._planned(attempt)
             self._running[tune_id] = (attempt, planned)
             if planned.is_open:
+                damaged = clear_damaged_progress(Path(planned.trial.paths.folder))
+                if damaged:
+                    say(f"  trial {attempt.number}: {damaged}; it is trained anew")
                 self.recorder.follow(planned)
                 if self._progress:
                     self._progress.started(planned)
@@ -230,17 +237,3 @@ def _recording(search: _Search, tracker: Tracker) -> Iterator[Recorder]:
     recorder = Recorder(tracker, open_parent, (), of_runs, notes, validation_only=True)
     with recorder.following(lambda: "FINISHED" if search.is_complete else "FAILED"):
         yield recorder
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Two processes that run one search would take each other's trials for interrupted ones."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RequestError(
-                f"this search is running already ({folder}); wait for it, or give another --search-seed"
-            ) from error
-        yield

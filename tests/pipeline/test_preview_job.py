@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from job_runs import ROOT, TINY, Ended, job_command, job_environment, run_job
+from job_runs import TINY, Ended, run_job
 from mlflow import MlflowClient
+from running_processes import kill_job_when
 
 pytestmark = pytest.mark.slow
 
@@ -28,16 +26,8 @@ def ended_trial(folder: Path) -> tuple[object, bytes, bytes]:
 
 def test_killed_then_ended_then_swept(tiny_sweep: tuple[Path, Ended], tmp_path: Path) -> None:
     """Every trial that a sweep has too is bitwise that sweep's; the sweep afterwards trains nothing."""
-    command = job_command("preview_heads", *GRID, "--storage", str(tmp_path))
-    with (tmp_path / "log").open("w") as log:
-        job = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=job_environment())
-        deadline = time.monotonic() + 240
-        while not list(tmp_path.glob("trials/*/result.json")):
-            assert job.poll() is None, "the job ended before it could be killed"
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.01)
-        os.kill(job.pid, signal.SIGKILL)
-        job.wait()
+    ended_one = lambda: any(tmp_path.glob("trials/*/result.json"))  # noqa: E731
+    kill_job_when(ended_one, tmp_path / "log", "preview_heads", *GRID, "--storage", str(tmp_path))
     while (before := len(list(tmp_path.glob("trials/*/result.json")))) and not_settled(tmp_path):
         pass
     assert 0 < before < TRIALS

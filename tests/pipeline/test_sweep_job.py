@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-from job_runs import ROOT, TINY, Ended, job_command, job_environment, run_job
+from job_runs import TINY, Ended, job_command, job_environment, run_job
 from mlflow import MlflowClient
+from running_processes import kill_job_when
 
 pytestmark = pytest.mark.slow
 
@@ -168,16 +166,8 @@ def test_the_same_command_again_runs_nothing(tiny_sweep: tuple[Path, Ended], tmp
 
 def test_killed_in_the_middle_then_extended(tiny_sweep: tuple[Path, Ended], tmp_path: Path) -> None:
     """SIGKILL while trials run; the same command ends bitwise equal; a new size adds only its own trials."""
-    command = job_command("sweep_dict_size", *TINY, "--storage", str(tmp_path))
-    with (tmp_path / "log").open("w") as log:
-        job = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=job_environment())
-        deadline = time.monotonic() + 240
-        while not list(tmp_path.glob("trials/*/result.json")):
-            assert job.poll() is None, "the job ended before it could be killed"
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.05)
-        os.kill(job.pid, signal.SIGKILL)
-        job.wait()
+    ended_one = lambda: any(tmp_path.glob("trials/*/result.json"))  # noqa: E731
+    kill_job_when(ended_one, tmp_path / "log", "sweep_dict_size", *TINY, "--storage", str(tmp_path))
     killed_with = len(list(tmp_path.glob("trials/*/result.json")))
     assert killed_with < 8
 

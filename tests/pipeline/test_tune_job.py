@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shlex
-import signal
-import subprocess
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from job_runs import ROOT, Ended, job_command, job_environment, run_job
+from job_runs import Ended, run_job
 from mlflow import MlflowClient
+from running_processes import kill_job_when
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -115,16 +112,9 @@ def test_the_same_command_again_runs_nothing(whole: tuple[Path, Ended]) -> None:
 
 def test_killed_in_the_middle_it_ends_as_if_it_had_not_been(whole: tuple[Path, Ended], tmp_path: Path) -> None:
     """One trial at a time, so that what is proposed does not depend on which of two trials ends first."""
-    command = job_command("tune_hyperparameters", *SEARCH, *EARLY, "--storage", str(tmp_path))
-    with (tmp_path / "log").open("w") as log:
-        job = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=job_environment())
-        deadline = time.monotonic() + 500
-        while len(list(tmp_path.glob("trials/*/result.json"))) < 2:
-            assert job.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.02)
-        os.kill(job.pid, signal.SIGKILL)
-        job.wait()
+    ended_two = lambda: len(list(tmp_path.glob("trials/*/result.json"))) >= 2  # noqa: E731
+    flags = (*SEARCH, *EARLY, "--storage", str(tmp_path))
+    kill_job_when(ended_two, tmp_path / "log", "tune_hyperparameters", *flags)
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("trials/*/result.json")}
     ended = search(tmp_path)
     assert ended.status == 0, ended.err
@@ -174,14 +164,20 @@ def test_a_stopped_trial_that_is_asked_for_in_full_goes_on(whole: tuple[Path, En
     assert not (folder / "stopped.json").exists()
 
 
-def test_trials_that_exist_are_not_trained_again_by_another_search(whole: tuple[Path, Ended], tmp_path: Path) -> None:
+def test_another_search_trains_only_what_is_damaged_again(whole: tuple[Path, Ended], tmp_path: Path) -> None:
     import shutil
 
     storage = tmp_path / "copy"
     shutil.copytree(whole[0], storage)
     shutil.rmtree(storage / "searches")
+    damaged = next(path.parent for path in sorted(storage.glob("trials/*/result.json")))
+    (damaged / "result.json").unlink()  # as if it had been killed at its end, and its last checkpoint damaged since
+    (damaged / "checkpoint.pt").write_bytes(b"damaged")
     done = {path: path.stat().st_mtime_ns for path in storage.glob("trials/*/result.json")}
     ended = search(storage)
-    assert ended.status == 0, ended.err
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.count(f"{damaged / 'checkpoint.pt'} is damaged") == ended.out.count("it is trained anew") == 1
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert trials_of(storage) == trials_of(whole[0])
+    for name in ("best.safetensors", "scores.safetensors"):
+        assert (damaged / name).read_bytes() == (whole[0] / "trials" / damaged.name / name).read_bytes()
