@@ -16,6 +16,7 @@ from ccim_ray.experiment import STAGE_VERSIONS, Experiment
 from ccim_ray.perception.architectures import FACE_VIEWS, View
 from ccim_ray.perception.detection_files import (
     SHARD_IMAGES,
+    LackingDetectionsError,
     PlannedDetections,
     images_to_detect,
     images_without_pose,
@@ -133,7 +134,10 @@ class DataSource:
     @property
     def known(self) -> Dataset:
         """The dataset as far as it can be known now: before detection with everybody who may yet be found."""
-        return self.annotated if self.detections and self.detections.missing() else self.located
+        try:
+            return self.located
+        except LackingDetectionsError:
+            return self.annotated
 
     @cached_property
     def located(self) -> Dataset:

@@ -36,6 +36,8 @@ NOT_FOUND = "person not found by the detector: the face grown is the box"
 LEFT_OUT = "person not found by the detector, and no face: left out"
 OTHER_PERSON = "no person found where the face is: the largest person is taken"
 
+_REMEDY = "jobs/extract_features.py with the same flags"
+
 _SCHEMA = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),
@@ -45,6 +47,10 @@ _SCHEMA = pa.schema(
         pa.field("joints", pa.list_(pa.float32())),
     ]
 )
+
+
+class LackingDetectionsError(RequestError):
+    """A shard of detections is missing or damaged: detecting makes it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -96,17 +102,20 @@ class PlannedDetections:
         return [number for number in range(self.shards) if not self.shard_path(number).exists()]
 
     def read(self) -> dict[str, PictureDetections]:
-        """Detections by picture. RequestError where a shard is missing or damaged."""
+        """Detections by picture. LackingDetectionsError where a shard is missing or damaged."""
         missing = self.missing()
         if missing:
-            raise RequestError(
-                f"{self.folder} lacks {len(missing)} of {self.shards} shards of detections: jobs/extract_features.py "
-                "with the same flags makes them"
+            raise LackingDetectionsError(
+                f"{self.folder} lacks {len(missing)} of {self.shards} shards of detections: {_REMEDY} makes them"
             )
         found: dict[str, PictureDetections] = {}
         for number in range(self.shards):
-            found |= _read_shard(self.shard_path(number), self.shard_images(number))
+            found |= self.read_shard(number)
         return found
+
+    def read_shard(self, number: int) -> dict[str, PictureDetections]:
+        """Detections in the pictures of one shard. LackingDetectionsError where it is missing or damaged."""
+        return _read_shard(self.shard_path(number), self.shard_images(number))
 
 
 def images_to_detect(dataset: Dataset) -> tuple[str, ...]:
@@ -153,15 +162,17 @@ def _read_shard(path: Path, images: tuple[str, ...]) -> dict[str, PictureDetecti
     try:
         rows = pq.read_table(path, page_checksum_verification=True).select(_SCHEMA.names).to_pylist()
     except (pa.ArrowException, KeyError, OSError) as error:
-        raise RequestError(f"{path} is damaged ({error}); delete it and run again") from error
+        raise LackingDetectionsError(f"{path} is damaged ({error}); {_REMEDY} makes it again") from error
     if tuple(row["image"] for row in rows) != images:
-        raise RequestError(
-            f"{path} holds {len(rows)} pictures, not the {len(images)} expected; delete it and run again"
+        raise LackingDetectionsError(
+            f"{path} holds {len(rows)} pictures, not the {len(images)} expected; {_REMEDY} makes it again"
         )
     try:
         return {row["image"]: PictureDetections(_persons(row), row["reason"]) for row in rows}
     except (TypeError, ValueError) as error:
-        raise RequestError(f"{path} does not hold boxes and scores ({error}); delete it and run again") from error
+        raise LackingDetectionsError(
+            f"{path} does not hold boxes and scores ({error}); {_REMEDY} makes it again"
+        ) from error
 
 
 def _persons(row: Mapping[str, list[float] | None]) -> Persons:

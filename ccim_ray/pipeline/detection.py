@@ -16,7 +16,12 @@ import ray.data
 
 from ccim_ray.console import say, stage
 from ccim_ray.datasets.images import ImageArray, UnreadableImage, read_rgb
-from ccim_ray.perception.detection_files import PictureDetections, PlannedDetections, write_detections
+from ccim_ray.perception.detection_files import (
+    LackingDetectionsError,
+    PictureDetections,
+    PlannedDetections,
+    write_detections,
+)
 from ccim_ray.perception.person_matching import Persons
 from ccim_ray.rates import Rates
 from ccim_ray.resources import ClusterResources
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
 def detect_persons(
     planned: PlannedDetections, root: Path, cluster: ClusterResources, weights_dir: Path | None, rates: Rates
 ) -> None:
-    """Make every shard that is missing; with none missing, no weights are needed.
+    """Make every shard that is missing or damaged; where there is none, no weights are needed.
 
     Args:
         root: folder that the pictures' paths are relative to.
@@ -36,7 +41,7 @@ def detect_persons(
     Runs one actor a GPU where there are GPUs, one a core where not. Raises RequestError where the weights cannot be
     read or downloaded.
     """
-    missing = planned.missing()
+    missing = [number for number in range(planned.shards) if not _is_usable(planned, number)]
     if not missing:
         return
     from ccim_ray.perception.detection import read_detector_state
@@ -60,6 +65,18 @@ def detect_persons(
         for row in written.iter_rows():
             progress.advance(int(row["pictures"]))
     rates.record(f"detect/{planned.detector}", progress.done, progress.seconds)
+
+
+def _is_usable(planned: PlannedDetections, number: int) -> bool:
+    """Whether the shard is there; of one that is damaged is told, for it is made again."""
+    if not planned.shard_path(number).exists():
+        return False
+    try:
+        planned.read_shard(number)
+    except LackingDetectionsError as error:
+        say(f"  made again: {str(error).rpartition(';')[0]}")
+        return False
+    return True
 
 
 class _ShardDetector:
