@@ -10,13 +10,17 @@ import json
 import math
 import os
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from ccim_ray.errors import RequestError
 from ccim_ray.storage import atomic_path
+
+CHECKSUM = "crc32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,11 @@ def _encode(line: JournalLine) -> bytes:
         name: float(value) if math.isfinite(value) else str(float(value)) for name, value in line.metrics.items()
     }
     record = {"step": line.step, "time": line.time, "metrics": metrics}
-    return json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    return json.dumps(record | {CHECKSUM: _checksum(record)}, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record, ensure_ascii=False).encode(errors="surrogatepass"))
 
 
 def _parse(path: Path, content: bytes) -> tuple[int, list[JournalLine]]:
@@ -141,10 +149,13 @@ def _parse(path: Path, content: bytes) -> tuple[int, list[JournalLine]]:
     for number, text in enumerate(content[:whole].splitlines(), 1):
         try:
             record = json.loads(text)
+            written = record.pop(CHECKSUM, None)  # none by versions before this one
             metrics = {str(name): float(value) for name, value in record["metrics"].items()}
             line = JournalLine(int(record["step"]), float(record["time"]), metrics)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(path, number, "is not a journal line") from error
+        if written not in (None, _checksum(record)):
+            raise _damaged(path, number, "does not have the checksum that was written")
         if lines and line.step <= lines[-1].step:
             raise _damaged(path, number, f"has step {line.step} after step {lines[-1].step}")
         lines.append(line)

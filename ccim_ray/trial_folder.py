@@ -12,7 +12,7 @@ from ccim_ray.experiment import Experiment
 from ccim_ray.journal import read_journal
 from ccim_ray.prepared import TrialPaths
 from ccim_ray.sealed_files import damage
-from ccim_ray.storage import read_json
+from ccim_ray.storage import read_json, short_digest
 
 Metrics = dict[str, float]
 
@@ -41,8 +41,13 @@ class TrialResult:
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as written to ``result.json``."""
-        return asdict(self)
+        """Plain values, as written to ``result.json``, and the digest of all but the time it took."""
+        return asdict(self) | {"sha256": self.digest}
+
+    @property
+    def digest(self) -> str:
+        """Equal for results that are equal, however long they took."""
+        return short_digest({name: value for name, value in asdict(self).items() if name != "seconds"})
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,16 @@ def read_result(folder: Path) -> TrialResult | None:
     if not path.exists():
         return None
     try:
-        result = TrialResult(**read_json(path))
+        values = read_json(path)
+        written = values.pop("sha256", None)  # none by versions before this one
+        result = TrialResult(**values)
         numbers = [*result.metrics.values(), result.epochs, result.seconds]
         if not isinstance(result.status, str) or not all(isinstance(value, int | float) for value in numbers):
             raise TypeError("its status is no text, or a metric no number")
     except (TypeError, AttributeError) as error:
         raise RequestError(f"{path} is no result of a trial ({error}); delete it and run again") from error
+    if written not in (None, result.digest):
+        raise RequestError(f"{path} is damaged: it does not have the digest that was written; delete it and run again")
     return result
 
 

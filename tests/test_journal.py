@@ -41,7 +41,7 @@ def test_lines_are_read_back_and_are_json(path):
     assert lines[0].metrics == {"train/loss": 1.5, "test/AP/Doubt/Confusion": 0.25}
     assert before <= lines[0].time <= lines[1].time <= time.time()
     raw = [json.loads(text) for text in path.read_text().splitlines()]
-    assert set(raw[0]) == {"step", "time", "metrics"}
+    assert set(raw[0]) == {"step", "time", "metrics", "crc32"}
     assert read_journal(path, after_step=0) == lines[1:]
 
 

@@ -1,6 +1,7 @@
 """Damage of every kind of stored file is told, wherever it strikes: no changed value is ever read."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from ccim_ray.journal import Journal, read_journal
 from ccim_ray.perception.detection_files import PictureDetections, PlannedDetections, write_detections
 from ccim_ray.perception.person_matching import Persons
 from ccim_ray.prepared import read_shard, read_subject_index, write_shard, write_subject_index
-from ccim_ray.trial_folder import clear_damaged_progress
+from ccim_ray.storage import write_json
+from ccim_ray.trial_folder import TrialResult, clear_damaged_progress, read_result
 
 IDS = [f"subject-{number}" for number in range(8)]
 FLIPS = 120
@@ -155,6 +157,40 @@ def test_a_flipped_bit_is_told_or_changes_nothing(tmp_path, kind):
         path.write_bytes(whole[:length])
         with pytest.raises(RequestError):
             content_of(path)
+
+
+def write_journal(folder):
+    with Journal(folder / "journal.jsonl") as journal:
+        for step in range(5):
+            journal.append(step, {"train/loss": 1 / (step + 3), "val/accuracy": step / 7})
+    return folder / "journal.jsonl"
+
+
+def write_result(folder):
+    metrics = {"val/accuracy": 0.5, "test_do/accuracy": 0.3125}
+    write_json(folder / "result.json", TrialResult("done", metrics, 3, 5, seconds=2.5).as_dict())
+    return folder / "result.json"
+
+
+def result_content(path):
+    return replace(read_result(path.parent), seconds=0.0)
+
+
+@pytest.mark.parametrize(("write", "read"), [(write_journal, read_journal), (write_result, result_content)])
+def test_a_flipped_bit_in_text_is_told_or_changes_nothing(tmp_path, write, read):
+    """A digit that became another one would be a wrong number. The time that a trial took has no digest."""
+    path = write(tmp_path)
+    whole, expected = path.read_bytes(), read(path)
+    told = 0
+    for place in range(0, 8 * (len(whole) - 1), 5):  # without its end the last line is one that a kill cut off
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            assert read(path) == expected, damaged
+        except RequestError:
+            told += 1
+    assert told > len(whole) / 2
 
 
 def test_a_sealed_file_is_a_safetensors_file_like_any_other_and_the_same_every_time(tmp_path):

@@ -57,8 +57,16 @@ def start(attempt: dict, rank: int, workers: int) -> int:
     os._exit(0)
 
 
+def load_the_optimisers() -> None:
+    """A first step imports most of torch, which takes longer than a trial: here it is done once for all of them."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    torch.optim.AdamW([parameter]).step()
+
+
 def main() -> None:
     threads_of_a_trial()
+    load_the_optimisers()
     for attempt in json.loads(Path(sys.argv[1]).read_text()):
         print(exit_status(attempt), flush=True)
 
