@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ class Card(Protocol):
     def name(self) -> str:
         """As the user writes it."""
 
+
+NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
+"""Of a card: it becomes part of folders, of MLflow's experiments and of commands."""
 
 AnyCard = TypeVar("AnyCard", bound=Card)
 
@@ -108,6 +112,8 @@ def _load_card(found: EntryPoint, flag: str, kind: type[AnyCard]) -> AnyCard:
         raise RequestError(f"{where} is {thing}, not a {kind.__name__}; {remedy}")
     if card.name != found.name:
         raise RequestError(f"{where} is a {kind.__name__} of the name {card.name!r}; give both one name")
+    if not NAME.fullmatch(card.name):
+        raise RequestError(f"{flag} {card.name}: a name has letters, digits, '-', '_' and '.' alone; {remedy}")
     return card
 
 

@@ -109,6 +109,9 @@ WRONG_BOX = dataset_card("wrong_box", {"body_box": (0, 0, 10, 9)})
 OUTSIDE = dataset_card("outside", {"image": "../1.png"})
 EMPTY = dataset_card("empty", {}, subjects=())
 OTHER_NAME = dataset_card("other_name", {}, name="films")
+ALIKE = dataset_card("alike", {}, categories=("Sad", "Joy!", "Joy?"))
+LONG_CATEGORY = dataset_card("long_category", {}, categories=("Sad", "x" * 101))
+UP = dataset_card("../up's", {})
 NOT_A_DATASET = DatasetCard(name="not_a_dataset", load=lambda root, options: [], multi_label=False)
 """
 
@@ -142,6 +145,9 @@ SAID_OF_DATASETS = {
     "outside": "its loader returned 1 x path that leaves the root: ../1.png",
     "empty": "its loader returned no subject",
     "other_name": "its loader returned a dataset of the name 'films'",
+    "alike": "its loader returned 2 x category whose name is another's where MLflow takes no such characters: 'Joy!', ",
+    "long_category": "its loader returned 1 x category of more than 100 characters: 'xxx",
+    "../up's": "a name has letters, digits, '-', '_' and '.' alone; mend the package that brings it",
     "not_a_dataset": "its loader returned an object of class list, not a Dataset",
 }
 
@@ -171,7 +177,8 @@ def install(folder: Path) -> None:
     alone = {"broken": "broken_models:CARD"} | {name: f"{name}:CARD" for name in SETTINGS}
     baselines = [f"{name} = {alone.get(name, f'wrong_models:{name.upper()}')}" for name in SAID_OF_BASELINES]
     lines = ["[ccim_ray.baselines]", *baselines, "sound = wrong_models:SOUND"]
-    lines += ["[ccim_ray.datasets]", *(f"{name} = wrong_data:{name.upper()}" for name in SAID_OF_DATASETS)]
+    datasets = {name: "UP" if name == "../up's" else name.upper() for name in SAID_OF_DATASETS}
+    lines += ["[ccim_ray.datasets]", *(f"{name} = wrong_data:{of}" for name, of in datasets.items())]
     about = folder / "wrong-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Name: wrong\nVersion: 1.0\n")

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.datasets.subject import COUNTERFACTUAL, Subject, clip_box
+from ccim_ray.metric_names import metric_name
 
 SHOWN = 5
+LONGEST_CATEGORY = 100
+"""Characters; its metrics' names hold more."""
 
 
 def dataset_faults(dataset: Dataset) -> Iterator[str]:
@@ -20,6 +23,11 @@ def dataset_faults(dataset: Dataset) -> Iterator[str]:
         yield "no subject"
     if not len(set(dataset.categories)) == len(dataset.categories) > 1:
         yield f"categories {dataset.categories}: at least two are needed, each once"
+    held = Counter(map(metric_name, dataset.categories))
+    alike = (repr(name) for name in dataset.categories if held[metric_name(name)] > 1)
+    yield from _counted("category whose name is another's where MLflow takes no such characters", alike)
+    long = (repr(name) for name in dataset.categories if len(name) > LONGEST_CATEGORY)
+    yield from _counted(f"category of more than {LONGEST_CATEGORY} characters", long)
     counts = Counter(subject.subject_id for subject in subjects)
     yield from _counted("subject_id twice", (name for name, count in counts.items() if count > 1))
     known = set(dataset.categories)

@@ -8,7 +8,7 @@ from ccim_ray.tracking.best_trial import best_trial, finished_trials
 from ccim_ray.tracking.connection import default_tracking_uri, logged_experiments, without_password
 from ccim_ray.tracking.model import fetch_model, load_model, model_data
 from ccim_ray.tracking.reading import LoggedExperiment, read_experiments, read_histories
-from ccim_ray.tracking.tracker import LoggedRun, Tracker, TrialRun, metric_name
+from ccim_ray.tracking.tracker import LoggedRun, Tracker, TrialRun
 
 __all__ = [
     "LoggedExperiment",
@@ -21,7 +21,6 @@ __all__ = [
     "finished_trials",
     "load_model",
     "logged_experiments",
-    "metric_name",
     "model_data",
     "read_experiments",
     "read_histories",

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ccim_ray.errors import RequestError
+from ccim_ray.metric_names import metric_name
 from ccim_ray.tracking.connection import connect, holds_nothing_yet, request_errors, without_password
-from ccim_ray.tracking.tracker import LoggedRun, logged_run, metric_name
+from ccim_ray.tracking.tracker import LoggedRun, logged_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, TypeVar
 
 from ccim_ray.errors import RequestError
 from ccim_ray.journal import read_journal
+from ccim_ray.metric_names import metric_name
 from ccim_ray.storage import only_process
 from ccim_ray.tracking.connection import connect, request_errors, without_password
 from ccim_ray.tracking.model import pack_model
@@ -29,6 +30,9 @@ Result = TypeVar("Result")
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
 """MLflow's limits on one log_batch."""
+
+PLAIN_WORD = re.compile(r"[A-Za-z0-9_-]+")
+"""What can stand in a filter of MLflow's."""
 
 MODEL_NAME = "model"
 """A trial's model is ``runs:/<run id>/model``."""
@@ -313,11 +317,12 @@ class Tracker:
         return run_id
 
     def _search(self, tags: Mapping[str, str]) -> Iterator[LoggedRun]:
-        filter_string = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        # MLflow's filters know no escapes: a value that is no plain word is compared here instead.
+        conditions = [f"tags.`{name}` = '{value}'" for name, value in tags.items() if PLAIN_WORD.fullmatch(value)]
         page_token: str | None = None
         while True:
-            page = self._client.search_runs([self._experiment_id], filter_string, page_token=page_token)
-            yield from map(logged_run, page)
+            page = self._client.search_runs([self._experiment_id], " AND ".join(conditions), page_token=page_token)
+            yield from (run for run in map(logged_run, page) if tags.items() <= run.tags.items())
             page_token = page.token
             if not page_token:
                 return
@@ -336,11 +341,6 @@ class Tracker:
             chunk = points[start : start + METRICS_PER_CALL]
             metrics = [Metric(metric_name(name), value, when, step) for name, value, when, step in chunk]
             self._client.log_batch(run_id, metrics=metrics)
-
-
-def metric_name(name: str) -> str:
-    """``name`` with the characters that MLflow refuses in a metric's name replaced by "_"."""
-    return re.sub(r"[^\w\-. :/]", "_", name)
 
 
 def _marker(metrics: Mapping[str, float]) -> str:
