@@ -15,8 +15,8 @@ from PIL import Image
 from ccim_ray.datasets.images import UnreadableImage, read_rgb
 from ccim_ray.datasets.subject import Box
 from ccim_ray.errors import RequestError
+from ccim_ray.reports.chart_files import write_png
 from ccim_ray.reports.figures import DOTS_PER_INCH
-from ccim_ray.storage import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,8 +105,7 @@ def cases_figure(
             _draw_answers(axes_at(left, above + _PICTURE + _GAP, answers), case, categories, shown)
         top += -(-len(cases) // columns) * tile_height
     figure.legend(handles=_legend(models), loc="lower left", ncols=4, frameon=False, fontsize=10)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+    write_png(figure, path)
 
 
 def _legend(models: tuple[str, str]) -> list[Patch]:

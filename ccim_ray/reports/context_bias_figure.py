@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ccim_ray.context_bias import EmotionBias
+from ccim_ray.reports.chart_files import write_png
 from ccim_ray.reports.figures import CURVE_COLOUR, DOTS_PER_INCH, GRID_COLOUR, LINE_COLOURS, NOTE_COLOUR
-from ccim_ray.storage import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,8 +68,7 @@ def context_bias_figure(
     width = 56 * columns
     lines = [textwrap.fill(title.data, width), textwrap.fill(title.options, width)]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+    write_png(figure, path)
 
 
 def _draw_panel(axes: Axes, name: str, bias: EmotionBias, scene_names: Sequence[str] | None, min_count: int) -> None:

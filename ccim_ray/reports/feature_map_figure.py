@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ccim_ray.reports.chart_files import write_png
 from ccim_ray.reports.figures import CURVE_COLOUR, DOTS_PER_INCH, LINE_COLOURS
-from ccim_ray.storage import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,8 +67,7 @@ def feature_map_figure(maps: Sequence[FeatureMap], colourings: Sequence[Colourin
         )
         legend.set_alignment("left")
     figure.suptitle(textwrap.fill(title, int(13 * width)), x=0.01, ha="left", fontsize=10)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+    write_png(figure, path)
 
 
 def _draw(axes: Axes, shown: FeatureMap, colouring: Colouring) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ccim_ray.reports.chart_files import write_png
 from ccim_ray.reports.tables import ResultRow, in_percent
 from ccim_ray.storage import atomic_path
 
@@ -114,7 +115,7 @@ def confusion_matrix(counts_KK: npt.NDArray[np.int64], categories: Sequence[str]
     bar = figure.colorbar(image, shrink=0.8, pad=0.03)
     bar.set_label("share of the true category (%)")
     bar.outline.set_visible(False)
-    _save(figure, path)
+    write_png(figure, path)
 
 
 def per_category_chart(values: Mapping[str, float], path: Path, title: str = "") -> None:
@@ -142,7 +143,7 @@ def per_category_chart(values: Mapping[str, float], path: Path, title: str = "")
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    _save(figure, path)
+    write_png(figure, path)
 
 
 def _panels(rows: Sequence[ResultRow], axis: Mapping[str, int], reference_setting: str) -> list[_Panel]:
@@ -223,7 +224,7 @@ def _write_picture(panels: Sequence[_Panel], axis_label: str, title: str, path: 
     figure.legend(list(legend.values()), list(legend), loc="outside lower left", **style)
     shown = textwrap.fill(title, int(9 * figure.get_figwidth()))  # nine bold characters an inch
     figure.suptitle(shown, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    _save(figure, path)
+    write_png(figure, path)
 
 
 def _draw_panel(axes: Axes, panel: _Panel, panels: Sequence[_Panel], axis_label: str) -> None:
@@ -353,8 +354,3 @@ def _head(figure: Figure, title: str) -> None:
     lines = textwrap.wrap(title, int(width * TITLE_LETTERS_AN_INCH))
     figure.set_size_inches(width, height + 0.18 * len(lines))
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=TITLE_POINTS)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ccim_ray.reports.chart_files import write_png
 from ccim_ray.reports.figures import DOTS_PER_INCH, GRID_COLOUR, PAGE_SETTINGS
 from ccim_ray.reports.tables import ResultRow
 from ccim_ray.storage import atomic_path
@@ -116,8 +117,7 @@ def _write_picture(
     letters = int(13 * figure.get_figwidth())
     heading = textwrap.fill(f"{title} By category (Fig. 5): {kind}", letters)
     figure.suptitle(f"{heading}\n{textwrap.fill(legend, letters)}", x=0.01, ha="left", fontsize=10)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+    write_png(figure, path)
 
 
 def _draw_panel(axes: Axes, panel: _Panel, settings: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ccim_ray.hyperparameters import in_words
+from ccim_ray.reports.chart_files import write_png
 from ccim_ray.reports.figures import CURVE_COLOUR, DOTS_PER_INCH, GRID_COLOUR, LINE_COLOURS, PAGE_SETTINGS
 from ccim_ray.storage import atomic_path
 from ccim_ray.study import Attempt, AttemptState
@@ -44,8 +45,7 @@ def draw_importances(shares: Mapping[str, float], title: str, png: Path, html: P
     axes.set_xlabel("importance (%)")
     axes.set_title(textwrap.fill(title, 80), loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    with atomic_path(png) as temporary:
-        figure.savefig(temporary, format="png")
+    write_png(figure, png)
     page = Page(Bar(x=percent, y=names, orientation="h", marker_color=CURVE_COLOUR, texttemplate="%{x:.0f}"))
     page.update_layout(title=title, template="plotly_white", font={"size": 14}, xaxis_title="importance (%)")
     with atomic_path(html) as temporary:
@@ -87,8 +87,7 @@ def _history_picture(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower left", ncols=4, frameon=False, fontsize=9)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+    write_png(figure, path)
 
 
 def _history_page(

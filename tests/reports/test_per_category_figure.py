@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -119,3 +120,41 @@ def test_what_was_not_measured_is_left_out(tmp_path):
     assert "one seed, so no whiskers" in layout["title"]["text"]
     with pytest.raises(ValueError, match="no value"):
         draw(build_rows("caer_s", "EMOT-Net", {"vanilla": {}}, ["test/recall/Anger"], "vanilla", {}), tmp_path)
+
+
+class Tags(HTMLParser):
+    """Scripts, and every other tag, of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.scripts, self.tags, self._in_script = [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self._in_script = tag == "script"
+        if self._in_script:
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self._in_script = False
+
+    def handle_data(self, data):
+        if self._in_script:
+            self.scripts[-1] += data
+
+
+def test_names_of_others_are_text_in_page_and_picture(tmp_path):
+    """A dollar sign begins a formula in matplotlib, and one that is none ends the drawing."""
+    categories = (
+        "</script><script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "$\\frac{1}{$ of \\begin",
+        "a_b^c%&",
+    )
+    settings = ("vanilla", "</script><script>alert(2)</script> $\\sqrt$")
+    _, html = draw(rows_of(settings=settings, categories=categories), tmp_path)
+    page = Tags(html.read_text())
+    assert "alert(1)" in "".join(page.scripts)  # it is among the data
+    assert not any(script.startswith("alert(") for script in page.scripts)
+    assert "img" not in page.tags
