@@ -23,7 +23,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ccim_ray.errors import RequestError
+from ccim_ray.errors import RequestError, printable
 from ccim_ray.progress_view import ProgressView, StageProgress
 from ccim_ray.trial_folder import read_result
 from ccim_ray.trial_progress import TrialsProgress
@@ -70,14 +70,18 @@ def say(message: str) -> None:
     """One plain line that a person may want to read."""
     event("message", text=message.strip())
     if _output.form == "text":
-        console.print(message, markup=False)
+        console.print(_shown(message), markup=False)
+
+
+def _shown(message: str) -> str:
+    return "\n".join(map(printable, message.split("\n")))
 
 
 def complain(message: str) -> None:
     """One plain line on what went wrong while the job goes on."""
     event("problem", text=message.strip())
     if _output.form != "json":
-        console.print(message, markup=False)
+        console.print(_shown(message), markup=False)
 
 
 def show(shown: Table | Group) -> None:

@@ -12,5 +12,10 @@ class RequestError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        told = " ".join(message.split())
+        told = printable(" ".join(message.split()))
         super().__init__(told if len(told) <= LONGEST else f"{told[: LONGEST - 400]} ... {told[-395:]}")
+
+
+def printable(text: str) -> str:
+    """``text`` as a terminal may show it: the name of a file can hold characters that command the terminal."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

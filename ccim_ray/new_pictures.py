@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccim_ray.datasets.annotation_files import read_lines, relative_path, require_all_inside
+from ccim_ray.datasets.annotation_files import can_be_named, read_lines, relative_path, require_all_inside
 from ccim_ray.datasets.depth import DEPTH_FOLDER
 from ccim_ray.errors import RequestError
 from ccim_ray.persons import INPUT_COLUMNS, OPTIONAL_COLUMNS, Person, read_person
@@ -27,7 +27,7 @@ class Pictures:
     Attributes:
         root: absolute.
         images: paths relative to the root, with forward slashes, sorted.
-        other_files: how many files were passed over because their name is not that of a picture.
+        other_files: how many files were passed over because their name is not that of a picture, or is not UTF-8.
     """
 
     root: Path
@@ -53,7 +53,7 @@ def find_pictures(path: Path) -> Pictures:
         names += [(Path(folder) / name).relative_to(path).as_posix() for name in visible]
     known = set(names)
     beside = {f"{DEPTH_FOLDER}/{name}.png" for name in names} & known
-    images = sorted(name for name in known - beside if name.lower().endswith(PICTURE_SUFFIXES))
+    images = sorted(name for name in known - beside if name.lower().endswith(PICTURE_SUFFIXES) and can_be_named(name))
     if not images:
         raise RequestError(
             f"--images {path}: none of its {len(names)} files is a picture by its name ({' '.join(PICTURE_SUFFIXES)})"

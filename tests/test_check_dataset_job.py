@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -99,3 +100,33 @@ def test_a_plan_starts_nothing(tmp_path: Path) -> None:
     assert (ended.status, ended.err) == (0, "")
     assert "678" in ended.out
     assert not (tmp_path / "runs").exists()
+
+
+def test_file_names_that_mean_something_elsewhere(small_world: Path, tmp_path: Path) -> None:
+    """To a terminal, to the tables that are printed, to a browser, to SQL, to file systems: here they are names."""
+    root = shutil.copytree(small_world, tmp_path / "data")
+    sound = root / next(subject.image for subject in load_caer_s(root).subjects if subject.split == "train")
+    names = (
+        *("[bold red]x[0].png", "\x1b[2J\x1b]0;owned\x07.png", "<img src=x onerror=alert(1)>.png", "%s%n{0}.png"),
+        *("'; DROP TABLE runs; --.png", "two\nlines.png", 'a,b"c.png', "$x^{.png", "\u202egnp.png"),
+    )
+    listed = [name for name in names if "\n" not in name]  # a line is a picture there
+    folder = f"{sound.parent.parent.name}/{sound.parent.name}"
+    with (
+        (root / "splits.csv").open("a", newline="") as splits,
+        (root / "body_boxes.csv").open("a", newline="") as boxes,
+    ):
+        for name in (*listed, *(f"broken {name}" for name in listed)):
+            csv.writer(splits).writerow([f"{folder}/{name}", "train"])
+            csv.writer(boxes).writerow([f"{folder}/{name}", 4, 4, 40, 40])
+    for name in (*names, os.fsdecode(b"\xff\xfe.png")):
+        shutil.copy(sound, sound.with_name(name))
+        sound.with_name(f"broken {name}").write_bytes(b"nothing")
+    content, out, written = checked("caer_s", root, tmp_path / "runs")
+    counts = {kind: defect["count"] for kind, defect in content["defects"].items()}
+    assert counts == {"file whose name is not UTF-8": 2, "image not in splits.csv": 2, "not an image": len(listed)}
+    assert content["exact_copies"]["copies"] == len(listed)
+    assert out.replace("\n", "").isprintable()
+    with (written / "copies.csv").open(newline="", encoding="utf-8") as stream:
+        found = {row["image"] for row in csv.DictReader(stream)}
+    assert found == {str(sound.with_name(name).relative_to(root)) for name in (*listed, sound.name)}

@@ -12,3 +12,11 @@ def test_a_message_is_one_line_that_ends_with_what_to_do():
     assert len(str(error)) <= LONGEST
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
     assert str(RequestError("short: it stays as it is")) == "short: it stays as it is"
+
+
+def test_what_commands_a_terminal_is_not_printed():
+    error = RequestError("a\x1b]0;owned\x07\x1b[2J\u202egnp.exe: é☃ is \ud800 fine\x00")
+    assert str(error).isprintable()
+    assert "\x1b" not in str(error)
+    assert "é☃" in str(error)
+    str(error).encode()

@@ -53,12 +53,12 @@ def relative_path(text: str, source: str) -> str:
             f"{source}: path {text!r} leaves the data root; write it relative to the images' folder, "
             "with forward slashes and without '..'"
         )
-    if not _can_be_named(str(path)):
+    if not can_be_named(str(path)):
         raise RequestError(f"{source}: path {text!r:.80} is no name that a file can have; correct it")
     return str(path)
 
 
-def _can_be_named(path: str) -> bool:
+def can_be_named(path: str) -> bool:
     """Whether file systems take it; asking them about such a path fails in other ways than a missing file."""
     try:
         encoded = path.encode()

@@ -21,6 +21,7 @@ import numpy as np
 
 from ccim_ray.datasets.annotation_files import (
     BODY_BOX_FILE,
+    can_be_named,
     digest_files,
     parse_box,
     read_body_box_file,
@@ -134,6 +135,9 @@ def _pictures_of(base: Path, folder: Path, defects: Defects) -> list[_Picture]:
             continue  # what a file manager leaves behind
         if not entry.name.lower().endswith(_SUFFIXES):
             defects.add("file that is no .png or .jpg", relative)
+            continue
+        if not can_be_named(relative):
+            defects.add("file whose name is not UTF-8", ascii(relative))
             continue
         if entry.is_symlink():
             require_inside(base, Path(entry.path), str(folder))

@@ -39,6 +39,7 @@ from ccim_ray.datasets.dataset import UNLOCATED, Dataset
 from ccim_ray.datasets.near_duplicates import MAX_DISTANCE, Groups, exact_groups
 from ccim_ray.datasets.subject import Subject
 from ccim_ray.datasets.verification import Verification
+from ccim_ray.errors import printable
 from ccim_ray.storage import atomic_path, write_json
 
 TABLE_WIDTH = 100
@@ -313,7 +314,7 @@ def _source_table(summary: DatasetSummary) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for source in dict.fromkeys(source for split in summary.splits.values() for source in split.box_sources):
         counts = (split.box_sources.get(source, 0) for split in summary.splits.values())
-        table.add_row(escape(source), *map(str, counts))
+        table.add_row(escape(printable(source)), *map(str, counts))
     return table
 
 
@@ -324,7 +325,9 @@ def _category_table(summary: DatasetSummary) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for category in next(iter(summary.splits.values())).categories:
         found = (split.categories[category] for split in summary.splits.values())
-        table.add_row(category, *(f"{item.subjects} {100 * item.prevalence:5.1f} %" for item in found))
+        table.add_row(
+            escape(printable(category)), *(f"{item.subjects} {100 * item.prevalence:5.1f} %" for item in found)
+        )
     return table
 
 
@@ -339,7 +342,7 @@ def _defect_table(summary: DatasetSummary) -> Table:
     table.add_column("such as", overflow="fold")
     for kind, defect in summary.defects.items():
         of_splits = ", ".join(f"{split} {found.count}" for split, found in defect.splits.items())
-        table.add_row(escape(kind), str(defect.count), of_splits, escape(defect.examples[0]))
+        table.add_row(escape(kind), str(defect.count), of_splits, escape(printable(defect.examples[0])))
     return table
 
 
