@@ -276,10 +276,13 @@ def _pack(folder: Path, target: IO[bytes]) -> None:
 
 
 def _unpack(source: IO[bytes], folder: Path, name: str) -> None:
-    """Raises RequestError for a member that is no file of the folder itself."""
-    with tarfile.open(fileobj=source) as archive:
+    """Raises RequestError for a member that is no file of the folder itself.
+
+    What is compressed, or has holes, could fill a disk from a few bytes: ``_pack`` writes neither.
+    """
+    with tarfile.open(fileobj=source, mode="r:") as archive:
         for member in archive:
-            file = archive.extractfile(member) if member.isfile() else None
+            file = archive.extractfile(member) if member.isfile() and not member.issparse() else None
             if file is None or Path(member.name).name != member.name:
                 raise RequestError(f"{name} holds {member.name!r}, which no trial's folder has; delete it")
             with atomic_path(folder / member.name) as temporary, temporary.open("wb") as target:

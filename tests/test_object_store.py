@@ -1,5 +1,6 @@
 """A storage in a bucket, on a real server that speaks S3: another machine goes on where one stopped."""
 
+import gzip
 import io
 import os
 import subprocess
@@ -13,6 +14,7 @@ from pyarrow.fs import FileSystem
 
 from ccim_ray.errors import RequestError
 from ccim_ray.object_store import ObjectStore
+from ccim_ray.pipeline.cluster import require_one_machine
 from ccim_ray.storage import Storage, write_json
 
 moto_server = pytest.importorskip("moto.server")
@@ -105,6 +107,13 @@ def test_what_changed_on_one_side_replaces_the_other(machine):
     assert contents(machine("two").trial("t")) == {"checkpoint.pt": "epoch 3 here"}
 
 
+def test_several_machines_are_told_what_to_do_instead(machine, address):
+    require_one_machine(machine("one"), 1)
+    require_one_machine(Storage(machine("one").root), 5)
+    with pytest.raises(RequestError, match=r"this cluster has 5; give a folder .* or run on one \(unset RAY_ADDRESS\)"):
+        require_one_machine(machine("one"), 5)
+
+
 def test_nothing_is_sent_twice(machine, address):
     one = machine("one")
     write(one.features("f") / "shard", "a")
@@ -135,15 +144,29 @@ def test_an_archive_cannot_write_outside_its_trial(machine, address):
         member = tarfile.TarInfo("../../escaped")
         member.size = 1
         archive.addfile(member, io.BytesIO(b"x"))
-    for name, data in (("evil", content.getvalue()), ("torn", b"no archive at all" * 100)):
+    holes = tarfile.TarInfo("checkpoint.pt")
+    holes.type = tarfile.GNUTYPE_SPARSE
+    # A map of no piece and a size of eight gigabytes, which would all be written as zeros.
+    header = bytearray(holes.tobuf(tarfile.GNU_FORMAT))
+    header[386:482] = b"%011o\0%011o\0" % (2**33 - 1, 0) + bytes(72)
+    header[482] = 0
+    header[483:495] = b"%011o\0" % (2**33 - 1)
+    header[148:156] = b"        "
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    damaged = {"evil": content.getvalue(), "torn": b"no archive at all" * 100}
+    damaged |= {"packed": gzip.compress(content.getvalue()), "holes": bytes(header) + bytes(1024)}
+    for name, data in damaged.items():
         with bucket.open_output_stream(f"{prefix}/trials/{name}.tar") as target:
             target.write(data)
     one = machine("one")
     with pytest.raises(RequestError, match=r"evil.tar holds '../../escaped', which no trial's folder has"):
         one.trial("evil")
     assert not (one.root.parent / "escaped").exists()
-    with pytest.raises(RequestError, match=r"torn.tar is damaged"):
-        one.trial("torn")
+    with pytest.raises(RequestError, match=r"holes.tar holds 'checkpoint.pt', which no trial's folder has"):
+        one.trial("holes")
+    for name in ("torn", "packed"):
+        with pytest.raises(RequestError, match=rf"{name}.tar is damaged"):
+            one.trial(name)
 
 
 @pytest.mark.parametrize(

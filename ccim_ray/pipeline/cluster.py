@@ -63,13 +63,20 @@ def join_cluster() -> ClusterResources:
     return ClusterResources(int(available.get("CPU", 1)), int(available.get("GPU", 0)), kinds)
 
 
-def require_one_machine(storage: Storage) -> None:
-    """Raises RequestError where the cluster has several: a bucket's working folder lies on this one alone."""
+def machines() -> int:
+    """How many the cluster has now."""
     import ray
 
-    alive = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
-    if alive > 1:
-        raise RequestError(f"--storage {storage}: {alive} machines would need one folder; name one that they share")
+    return sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+
+
+def require_one_machine(storage: Storage, alive: int) -> None:
+    """Raises RequestError where a bucket is asked of several: its working folder lies on one alone."""
+    if storage.bucket and alive > 1:
+        raise RequestError(
+            f"--storage {storage.bucket.address}: one machine works in a bucket, and this cluster has {alive}; give a "
+            "folder that all of them see under one path (--storage /shared/runs), or run on one (unset RAY_ADDRESS)"
+        )
 
 
 @contextmanager

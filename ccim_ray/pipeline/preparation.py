@@ -10,7 +10,7 @@ from ccim_ray.data_source import DataSource
 from ccim_ray.datasets.dataset import Dataset, Defects
 from ccim_ray.errors import RequestError
 from ccim_ray.perception.detection_files import detection_summary
-from ccim_ray.pipeline.cluster import plain_errors, require_one_machine
+from ccim_ray.pipeline.cluster import machines, plain_errors, require_one_machine
 from ccim_ray.pipeline.detection import detect_persons
 from ccim_ray.pipeline.dictionaries import build_dictionaries
 from ccim_ray.pipeline.extraction import add_unusable, extract_views, report_unusable
@@ -31,7 +31,7 @@ def prepare(plan: Plan, storage: Storage, cluster: ClusterResources, weights_dir
     RequestError where the data cannot be used.
     """
     if storage.bucket:
-        require_one_machine(storage)
+        require_one_machine(storage, machines())
     lock = plan.subjects.with_name(f".{plan.subjects.stem}.lock")
     with only_process(lock, lambda: say("Waiting for another run that prepares the same data")), plain_errors():
         return _prepare(plan, Rates(storage.rates), cluster, weights_dir)
