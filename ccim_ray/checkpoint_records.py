@@ -53,8 +53,9 @@ def damaged_record(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as records:
             found = records.infolist()
-            if any(record.compress_type != zipfile.ZIP_STORED for record in found):
-                return "a record is compressed"
+            unfolding = unfolding_record(path, records)
+            if unfolding:
+                return unfolding
             first = records.testzip()
             if first:
                 return f"{first} does not have its checksum"
@@ -67,6 +68,20 @@ def damaged_record(path: Path) -> str | None:
         return str(error) or type(error).__name__
     except (pickle.UnpicklingError, TypeError, AttributeError, RecursionError, MemoryError) as error:
         return f"its description is not one of tensors: {error}"
+    return None
+
+
+def unfolding_record(path: Path, records: zipfile.ZipFile) -> str | None:
+    """Which record takes more memory than the file takes disk, in words: torch.save writes none such, and torch.load
+    unfolds any.
+    """
+    size, claimed = path.stat().st_size, 0
+    for record in records.infolist():
+        claimed += record.file_size
+        if record.compress_type != zipfile.ZIP_STORED:
+            return f"{record.filename} is compressed"
+        if claimed > size:
+            return f"{record.filename} claims more bytes than the file has"
     return None
 
 

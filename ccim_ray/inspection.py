@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
+from ccim_ray.arrow_files import read_parquet
 from ccim_ray.baselines.losses import loss_scale
 from ccim_ray.batches import on_device
 from ccim_ray.checkpoint import load_weights
 from ccim_ray.context_clusters import nearest_prototypes
-from ccim_ray.datasets.subject import Subject, subjects_from_table
+from ccim_ray.datasets.subject import SUBJECT_SCHEMA, Subject, subjects_from_table
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.plan import Plan, PlannedTrial
@@ -174,7 +174,7 @@ def read_subjects(path: Path, rows: npt.NDArray[np.int64]) -> tuple[Path, list[S
     Raises RequestError where the table is missing or damaged.
     """
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path, SUBJECT_SCHEMA)
         root = Path(json.loads((table.schema.metadata or {})[b"ccim_ray"])["root"])
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise RequestError(f"{path} is missing or damaged ({error}); delete it and run again") from error

@@ -152,7 +152,7 @@ def _parse(path: Path, content: bytes) -> tuple[int, list[JournalLine]]:
             written = record.pop(CHECKSUM, None)  # none by versions before this one
             metrics = {str(name): float(value) for name, value in record["metrics"].items()}
             line = JournalLine(int(record["step"]), float(record["time"]), metrics)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise _damaged(path, number, "is not a journal line") from error
         if written not in (None, _checksum(record)):
             raise _damaged(path, number, "does not have the checksum that was written")

@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from ccim_ray.arrow_files import read_mapped_arrow, read_parquet, read_stored_parquet
 from ccim_ray.datasets.dataset import Dataset, split_rank
 from ccim_ray.datasets.subject import (
     COUNTERFACTUAL,
+    SUBJECT_SCHEMA,
     agents_of,
     factual_rows_of,
     scenes_of,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Held = TypeVar("Held")
 SHARD_COLUMNS = ["subject_id", "reason", "rows"]
+_TEXTS_OF_SHARDS = pa.schema([(name, pa.string()) for name in SHARD_COLUMNS[:2]])
 DIGEST = b"sha256"
 
 
@@ -123,10 +126,10 @@ def read_subject_index(path: Path) -> SubjectIndex:
 
 
 def _subject_index(path: Path) -> SubjectIndex:
-    table = pq.read_table(path, page_checksum_verification=True)
+    table = read_parquet(path, SUBJECT_SCHEMA)
     metadata = table.schema.metadata or {}
     written = metadata.get(DIGEST)  # none by versions before this one
-    if written and written != _index_digest(metadata[b"ccim_ray"].decode(), table.schema):
+    if written and written != _index_digest(metadata[b"ccim_ray"].decode(), pq.read_schema(path)):
         raise ValueError("it does not have the digest that was written")
     facts = json.loads(metadata[b"ccim_ray"])
     categories = tuple(facts["categories"])
@@ -215,16 +218,13 @@ def read_shard(path: Path, columns: list[str] = SHARD_COLUMNS) -> pa.Table:
     Raises RequestError where it is damaged, which is compared with the digest in it where all columns are read.
     """
     try:
-        if path.suffix == ".parquet":
-            table = pq.read_table(path, columns=columns, page_checksum_verification=True).select(columns)
-        else:
-            with pa.memory_map(str(path)) as source:
-                table = pa.ipc.open_file(source).read_all().select(columns)
+        read = read_stored_parquet if path.suffix == ".parquet" else read_mapped_arrow
+        table = read(path, _TEXTS_OF_SHARDS, columns)
         written = (table.schema.metadata or {}).get(DIGEST)  # none by versions before this one
         if columns == SHARD_COLUMNS:
             table.validate(full=True)  # damaged offsets would be followed to anywhere
-            if not _is_of_shards(table.schema):
-                raise ValueError("its columns are of other types")
+            if not isinstance(table.schema.field("rows").type, pa.FixedShapeTensorType):
+                raise ValueError("its rows are of another type")
         if written and columns == SHARD_COLUMNS:
             rows = [chunk.to_numpy_ndarray() for chunk in table["rows"].chunks]
             if written != _shard_digest(table["subject_id"].to_pylist(), table["reason"].to_pylist(), rows):
@@ -232,11 +232,6 @@ def read_shard(path: Path, columns: list[str] = SHARD_COLUMNS) -> pa.Table:
         return table
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise RequestError(f"{path} is damaged ({error}); delete it and run again") from error
-
-
-def _is_of_shards(schema: pa.Schema) -> bool:
-    subject_id, reason, rows = schema.types
-    return subject_id == reason == pa.string() and isinstance(rows, pa.FixedShapeTensorType)
 
 
 def _shard_digest(subject_ids: list[str], reasons: list[str | None], parts: Sequence[Array]) -> bytes:

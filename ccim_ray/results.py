@@ -77,8 +77,9 @@ def _read_ledger(path: Path) -> dict[str, Any]:
             if wrong:
                 raise TypeError(f"{wrong[0]} is {entry[wrong[0]]!r}")
             for seed, signature in entry["signatures"].items():
+                number = int(seed)
                 if not SIGNATURE.fullmatch(signature):
-                    raise ValueError(f"seed {int(seed)} has the signature {signature!r}")
+                    raise ValueError(f"seed {number} has the signature {signature!r}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{path} is no ledger of a sweep ({error!r}); delete it and run again") from error
     return dict(known)

@@ -162,11 +162,10 @@ def _to_rgb(path: Path, image: Image.Image) -> ImageArray:
         raise UnreadableImage(path, "image without a defined colour range")
     if image.mode.startswith("I"):
         # Pillow's own conversion saturates 16-bit grey at 255 instead of scaling it.
-        grey_HW = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
+        grey_HW = (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)
         return np.repeat(grey_HW[:, :, None], 3, axis=2)
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    image.info.pop("transparency", None)  # else Pillow warns that it is lost
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def mask_subject(image_HWC: ImageArray, body_box: Box) -> ImageArray:

@@ -88,6 +88,7 @@ def decode_frames(path: Path, wanted: Collection[int]) -> Iterator[tuple[int, Im
     last = max(wanted)
     with _opened(path) as (container, stream):
         size = stream.codec_context.width, stream.codec_context.height
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # a frame may say that it is larger
         for number, frame in enumerate(container.decode(stream)):
             if frame.is_corrupt or (frame.width, frame.height) != size:
                 raise UnreadableVideo(path, UNDECODABLE)
@@ -103,7 +104,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     import av  # loads FFmpeg: only where there are videos
 
     try:
-        with av.open(str(path), options=_OPTIONS) as container:
+        with av.open(str(path), options=_OPTIONS, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise UnreadableVideo(path, UNDECODABLE)
             stream = container.streams.video[0]

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ccim_ray.arrow_files import read_parquet
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.datasets.subject import Subject
 from ccim_ray.errors import RequestError
@@ -160,8 +161,8 @@ def write_detections(path: Path, images: Sequence[str], found: Sequence[PictureD
 
 def _read_shard(path: Path, images: tuple[str, ...]) -> dict[str, PictureDetections]:
     try:
-        rows = pq.read_table(path, page_checksum_verification=True).select(_SCHEMA.names).to_pylist()
-    except (pa.ArrowException, KeyError, OSError) as error:
+        rows = read_parquet(path, _SCHEMA).to_pylist()
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise LackingDetectionsError(f"{path} is damaged ({error}); {_REMEDY} makes it again") from error
     if tuple(row["image"] for row in rows) != images:
         raise LackingDetectionsError(

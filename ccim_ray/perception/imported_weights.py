@@ -10,6 +10,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ccim_ray.checkpoint_records import unfolding_record
 from ccim_ray.errors import RequestError
 from ccim_ray.perception.architectures import architecture
 from ccim_ray.perception.backbones import build_network
@@ -282,12 +284,24 @@ def _read_download(source: Path, sha256: str, allow_pickle: bool) -> _Download:
         raise RequestError(
             f"{source} (sha256 {sha256}) is no weights file: neither safetensors nor written by torch.save; {remedy}"
         )
+    if start.startswith(ZIP_START):
+        _refuse_unfolding(source)
     content, form = _unpickle(source, sha256, allow_pickle)
     if isinstance(content, Mapping) and "state_dict" in content:
         arch = content.get("arch")
         state = _require_state(content["state_dict"], source)
         return _Download(state, f"checkpoint with state_dict, {form}", arch if isinstance(arch, str) else None)
     return _Download(_require_state(content, source), f"state dict, {form}")
+
+
+def _refuse_unfolding(source: Path) -> None:
+    try:
+        with zipfile.ZipFile(source) as records:
+            wrong = unfolding_record(source, records)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, struct.error) as error:
+        raise _unreadable(source, error) from error
+    if wrong:
+        raise _unreadable(source, ValueError(wrong))
 
 
 def _unpickle(source: Path, sha256: str, allow_pickle: bool) -> tuple[Any, str]:
@@ -299,7 +313,7 @@ def _unpickle(source: Path, sha256: str, allow_pickle: bool) -> tuple[Any, str]:
         return content, "read without running code"
     except (pickle.UnpicklingError, UnicodeDecodeError) as error:
         refusal = error
-    except (RuntimeError, EOFError, LookupError, TypeError, ValueError, OSError, struct.error) as error:
+    except Exception as error:  # the bytes of the file decide what torch raises
         raise _unreadable(source, error) from error
     if not allow_pickle:
         needed = re.search(r"GLOBAL (\S+)", str(refusal))

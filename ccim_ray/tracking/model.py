@@ -65,7 +65,9 @@ def model_data(folder: Path, name: str) -> Path:
 
     try:
         flavour = Model.load(str(folder / DESCRIPTION)).flavors["python_function"]
-        loader, data = str(flavour["loader_module"]), str(flavour.get("data", ""))
+        loader, data = flavour["loader_module"], flavour.get("data", "")
+        if not isinstance(loader, str) or not isinstance(data, str):
+            raise TypeError("loader_module and data are not text")  # as text, YAML's references grow without end
     except Exception as error:  # of whatever kind: MLflow reads the file, and it is the file that is wrong
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise RequestError(f"{name} is no model that MLflow can load: its {DESCRIPTION} gives {what}") from error

@@ -4,8 +4,10 @@ SciPy crashes on some of them, so files are first loaded in a process that may d
 a user would.
 """
 
+import struct
 import subprocess
 import sys
+import zlib
 
 import pytest
 
@@ -105,6 +107,28 @@ def test_a_file_cut_off_anywhere_is_refused(emotic, compressed):
         path.write_bytes(whole[:length])
         with pytest.raises(RequestError, match=r"Annotations.mat: "):
             emotic_annotations.parse_annotations(path)
+
+
+def mat_of_zeros(claimed, unfolded):
+    """A matrix ``train`` that claims so many bytes of doubles, compressed with so many zeros behind it."""
+    flags_and_size = struct.pack("<IIIIIIii", 6, 8, 6, 0, 5, 8, 1, claimed // 8)
+    head = flags_and_size + struct.pack("<II8s", 1, 5, b"train") + struct.pack("<II", 9, claimed)
+    packer = zlib.compressobj()
+    packed = packer.compress(struct.pack("<II", 14, len(head) + claimed) + head) + packer.flush(zlib.Z_FULL_FLUSH)
+    piece = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)  # can stand any number of times
+    packed += piece * (unfolded >> 24) + packer.flush()
+    return b"MATLAB 5.0".ljust(124) + struct.pack("<H2s", 0x0100, b"IM") + struct.pack("<II", 15, len(packed)) + packed
+
+
+@pytest.mark.parametrize("unfolded", [0, 3 << 30])
+def test_an_element_of_gigabytes_is_refused(emotic, unfolded):
+    path = sound_files(emotic, compressed=True) / "Annotations/Annotations.mat"
+    path.write_bytes(mat_of_zeros(3 << 30, unfolded))
+    assert path.stat().st_size < 4 << 20
+    with pytest.raises(
+        RequestError, match=r"Annotations.mat: not a readable MATLAB version 5 file \((MemoryError|error: Error -3)"
+    ):
+        load_emotic(emotic.root)
 
 
 def test_a_file_that_takes_too_long_is_given_up(emotic, monkeypatch):

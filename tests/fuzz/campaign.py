@@ -143,9 +143,14 @@ def _lines(path: Path) -> list[dict[str, str]]:
 
 def _kept(keep: Path, name: str, number: int, data: bytes) -> Path:
     keep.mkdir(parents=True, exist_ok=True)
-    path = keep / f"{''.join(letter if letter.isalnum() else '_' for letter in name)}-{number}"
+    path = keep / f"{kept_name(name)}-{number}"
     path.write_bytes(data)
     return path
+
+
+def kept_name(target: str) -> str:
+    """As a file may be called."""
+    return "".join(letter if letter.isalnum() else "_" for letter in target)
 
 
 def _instrumented() -> contextlib.AbstractContextManager[None]:

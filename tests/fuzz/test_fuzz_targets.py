@@ -4,13 +4,16 @@
 """
 
 import random
+from pathlib import Path
 
 import pytest
+from fuzz.campaign import kept_name
 from fuzz.mutations import mutated
 from fuzz.targets import make_target, names, outcome, state_of, write_canary
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+FOUND = Path(__file__).parent / "found"
 IN_THIS_PROCESS = [name for name in names() if not name.startswith("EMOTIC annotations")]  # see test_emotic_damage.py
 
 
@@ -32,3 +35,10 @@ def test_damaged_files_are_read_or_refused(name, tmp_path, canary):
     damaged()
     assert state_of(canary) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["canary", "root"]
+
+
+@pytest.mark.parametrize("path", sorted(FOUND.iterdir()), ids=lambda path: path.name)
+def test_what_the_campaign_found_is_refused(path, tmp_path, canary):
+    """Inputs that once ended otherwise than by a named error, as the campaign kept them: ``TARGET-NUMBER``."""
+    (name,) = (name for name in names() if kept_name(name) == path.name.rpartition("-")[0])
+    assert outcome(make_target(name, tmp_path), path.read_bytes()) == "refused"

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ccim_ray.arrow_files import read_parquet
 from ccim_ray.datasets.confounded_scenes.truth import BOX, TRUTH_SCHEMA
 from ccim_ray.datasets.confounded_scenes.writers import PictureName, PictureRow, write_atomically
 from ccim_ray.datasets.subject import COUNTERFACTUAL, Subject, clip_box
@@ -56,8 +57,8 @@ def load_counterfactuals(root: Path) -> pa.Table:
     """The table of COUNTERFACTUALS_SCHEMA. Raises RequestError where it is missing or damaged."""
     path = Path(root) / COUNTERFACTUALS_FILE
     try:
-        return pq.read_table(path, schema=COUNTERFACTUALS_SCHEMA)
-    except (pa.ArrowException, OSError, KeyError) as error:
+        return read_parquet(path, COUNTERFACTUALS_SCHEMA)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise RequestError(f"{path}: cannot be read ({error}); make the world again") from error
 
 

@@ -58,7 +58,7 @@ def load_confounded_scenes(root: Path, options: LoadOptions = AS_PUBLISHED) -> D
     real = _REAL_LOADERS[settings.like](root, options)
     try:
         truth = {row["subject_id"]: row for row in load_truth(root).to_pylist()}
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise RequestError(f"{root / TRUTH_FILE}: cannot be read ({error}); make the world again") from error
     subjects = _joined(real.subjects, truth, root / TRUTH_FILE, real.defects)
     counterfactuals = tuple(_counterfactuals(root, subjects))

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ccim_ray.arrow_files import read_parquet
 from ccim_ray.datasets.confounded_scenes.causal_model import CausalModel, Floats, Latents
 from ccim_ray.datasets.confounded_scenes.counterfactuals import (
     COUNTERFACTUALS_FILE,
@@ -225,7 +226,7 @@ def load_truth(root: Path) -> pa.Table:
             f"{root} holds no finished embedded world ({_COMPLETE} is missing): write it again with"
             " jobs/make_confounded_scenes.py"
         )
-    return pq.read_table(root / "truth.parquet", schema=TRUTH_SCHEMA)
+    return read_parquet(root / "truth.parquet", TRUTH_SCHEMA)
 
 
 def _content(path: Path) -> bytes | None:
