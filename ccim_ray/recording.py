@@ -10,6 +10,7 @@ import queue
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,16 +19,18 @@ from pathlib import Path
 from typing import Literal
 
 from ccim_ray.baselines.registry import baseline_label
-from ccim_ray.console import say
+from ccim_ray.console import complain, say
 from ccim_ray.errors import RequestError
 from ccim_ray.plan import PlannedTrial, trial_state
 from ccim_ray.reports.trial_report import draw_trial_figures, model_example
+from ccim_ray.run_notes import NOTE_TAG, trial_note
 from ccim_ray.storage import only_process, read_json
 from ccim_ray.sweep_tags import published_tag
-from ccim_ray.tracking import LoggedRun, Tracker, TrialRun
+from ccim_ray.tracking import LoggedData, LoggedRun, Tracker, TrialRun
 from ccim_ray.trial_folder import MODEL_FILES, read_result
 
 FOLLOW_SECONDS = 1.0
+LOAD_SECONDS = 10.0
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -48,6 +51,8 @@ class Recorder:
         validation_only: record nothing of the test splits, nor the model: what chooses among trials by MLflow then
             chooses by validation.
         numbers_only: record no model, dictionary and pictures, which take longer than training a head.
+        data: what all of them learn from.
+        loads: asked now and then how busy the machines are.
     """
 
     tracker: Tracker
@@ -57,6 +62,10 @@ class Recorder:
     notes: Mapping[str, str] = field(default_factory=dict)
     validation_only: bool = False
     numbers_only: bool = False
+    data: LoggedData | None = None
+    loads: Callable[[], Mapping[str, float]] | None = None
+    best_model: str | None = field(default=None, init=False)
+    """URI of the best model by validation, once it is closed; None where none is to be registered."""
     _runs: dict[str, TrialRun] = field(default_factory=dict, init=False)
     _parent: str | None = field(default=None, init=False)
     _known: queue.Queue[PlannedTrial] = field(default_factory=queue.Queue, init=False)
@@ -65,11 +74,14 @@ class Recorder:
     _trouble: dict[str, RequestError] = field(default_factory=dict, init=False)
     _files: tuple[Path, ...] = field(default=(), init=False)
     _summary: tuple[dict[str, float], dict[str, str]] = field(default=({}, {}), init=False)
+    _register: tuple[str, str, str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._by_signature = {planned.trial.signature: planned for planned in self.trials}
         self._running = {planned.trial.signature for planned in self.trials if planned.is_open}
         self._recorded: frozenset[str] = frozenset()
+        self._load_cursor: TrialRun | None = None
+        self._next_load = time.monotonic()
         self._thread = threading.Thread(target=self._follow, name="mlflow-recorder", daemon=True)
 
     @contextmanager
@@ -123,6 +135,15 @@ class Recorder:
         """Give the parent run what was found over all trials when it is closed."""
         self._summary = (dict(metrics), dict(tags))
 
+    @property
+    def logs_models(self) -> bool:
+        """Whether models are recorded."""
+        return not (self.validation_only or self.numbers_only)
+
+    def register_best(self, name: str, metric: str, description: str) -> None:
+        """When it is closed, register the best models by this validation metric under this name."""
+        self._register = (name, metric, description)
+
     def close(self, status: Status) -> None:
         """Record everything that is left, and leave no run of the sweep RUNNING.
 
@@ -135,22 +156,41 @@ class Recorder:
         if (parent := self._parent) is not None:
             self._guard("the sweep's results", lambda: self.tracker.log_artifacts(parent, self._files))
             self._guard("the sweep's means", lambda: self.tracker.log_summary(parent, *self._summary))
+            self._register_best(parent)
             self._guard("trials that did not end", lambda: self.tracker.finish_leftovers(parent))
             self._guard("the sweep's end", lambda: self.tracker.finish(parent, status))
         if self._trouble:
             raise next(iter(self._trouble.values()))
 
+    def _register_best(self, parent: str) -> None:
+        """Trouble with the registry, which not every server has, is told and no more: all runs are whole without it."""
+        if not (self._register and self.logs_models):
+            return
+        try:
+            self.best_model = self.tracker.register_best(parent, *self._register)
+        except RequestError as error:
+            complain(f"  the best models are not registered: {error}")
+
     def _follow(self) -> None:
         while not self._closing.wait(FOLLOW_SECONDS):
             self._attempt()
+            if self.loads and self._load_cursor and time.monotonic() >= self._next_load:
+                self._next_load = time.monotonic() + LOAD_SECONDS
+                self._guard("how busy the machines are", partial(self._record_load, self.loads, self._load_cursor))
+
+    def _record_load(self, loads: Callable[[], Mapping[str, float]], cursor: TrialRun) -> None:
+        if found := loads():
+            self.tracker.log_load(cursor, found)
 
     def _begin(self) -> None:
         parent = self.open_parent()
+        if self.data:
+            self.tracker.log_data(parent, self.data)
         runs = self.tracker.trials(parent)
         self._recorded = frozenset(
             run.tags["ccim.signature"] for run in runs if run.status == "FINISHED" or _stopped(run)
         )
-        self._parent = parent
+        self._parent, self._load_cursor = parent, TrialRun(parent)
 
     def _attempt(self) -> None:
         """Bring MLflow up to date, trial by trial: trouble with one does not keep the others from it."""
@@ -199,7 +239,11 @@ class Recorder:
             if made_by.exists():  # what trained it, not what records it
                 tags |= read_json(made_by)
             assert self._parent is not None
-            self._runs[signature] = self.tracker.open_trial(self._parent, signature, name, parameters, tags)
+            tags[NOTE_TAG] = trial_note(name, signature, tags, has_model=self.logs_models)
+            run = self.tracker.open_trial(self._parent, signature, name, parameters, tags)
+            if self.data:
+                self.tracker.log_data(run.run_id, self.data)
+            self._runs[signature] = run
         return self._runs[signature]
 
     def _record_end(self, planned: PlannedTrial) -> None:
@@ -214,7 +258,7 @@ class Recorder:
         self.tracker.replay(run, folder / "journal.jsonl")
         result = read_result(folder)
         ended = (folder / "result.json").stat().st_mtime if result else None
-        if result and result.status == "done" and not (self.validation_only or self.numbers_only):
+        if result and result.status == "done" and self.logs_models:
             self.tracker.log_final(run, result.metrics, ended)
             self._log_artifacts(run, planned, folder)
         elif result and result.status == "done":

@@ -95,7 +95,14 @@ def log_sweep(tracker: Tracker, folder: Path) -> str:
     for setting, seeds in VALUES.items():
         for seed, value in seeds.items():
             log_trial(
-                tracker, parent, setting, seed, metrics_of(value), epochs=(value - 0.1, value, value), folder=folder
+                tracker,
+                parent,
+                setting,
+                seed,
+                metrics_of(value),
+                epochs=(value - 0.1, value, value),
+                folder=folder,
+                **{"ccim.sweep": "sweep1"},
             )
     tracker.finish(parent, "FINISHED")
     return parent

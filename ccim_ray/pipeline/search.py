@@ -17,16 +17,19 @@ from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.environment import environment_tags
 from ccim_ray.errors import RequestError
 from ccim_ray.hyperparameters import in_words
+from ccim_ray.logged_request import logged_data, mlflow_command, notes_of_baselines, tags_of
 from ccim_ray.pipeline.cluster import leave_on_sigterm
 from ccim_ray.pipeline.interruption import Interruption
+from ccim_ray.pipeline.node_loads import NodeLoads
 from ccim_ray.pipeline.preparation import prepare
-from ccim_ray.pipeline.sweep import connect, mlflow_command, notes_of_baselines, tags_of
+from ccim_ray.pipeline.sweep import connect
 from ccim_ray.pipeline.trials import write_failure
 from ccim_ray.pipeline.tuning import EarlyStopping, tune_trials
 from ccim_ray.plan import Plan, PlannedTrial, trial_state
 from ccim_ray.recording import Recorder
 from ccim_ray.reports.search_report import Chosen, ranked, write_search_report
 from ccim_ray.resources import ClusterResources
+from ccim_ray.run_notes import NOTE_TAG, sweep_note
 from ccim_ray.search_request import SearchRequest, counts
 from ccim_ray.storage import only_process, write_json
 from ccim_ray.study import Attempt, AttemptState, Study
@@ -61,7 +64,7 @@ def run_search(request: SearchRequest) -> int:
             start = request.space.start(request.base)
             study = Study(request.study_file(plan), request.search_id(plan), request.space, start, request.search_seed)
             search = _Search(request, plan, study, dataset.metric)
-            with _recording(search, tracker) as recorder:
+            with _recording(search, tracker, dataset, cluster) as recorder:
                 search.recorder = recorder
                 search.run(cluster)
                 chosen = search.chosen()
@@ -220,7 +223,9 @@ class _Search:
 
 
 @contextmanager
-def _recording(search: _Search, tracker: Tracker) -> Iterator[Recorder]:
+def _recording(
+    search: _Search, tracker: Tracker, dataset: Dataset, cluster: ClusterResources | None
+) -> Iterator[Recorder]:
     """Keeps MLflow up to date inside the block, and leaves no run RUNNING behind it."""
     request, plan = search.request, search.plan
     search_id = request.search_id(plan)
@@ -232,8 +237,16 @@ def _recording(search: _Search, tracker: Tracker) -> Iterator[Recorder]:
         "search.reduction_factor": str(request.reduction_factor),
     }
     of_parent = of_runs | environment_tags(plug_ins=request.sweep.plug_ins())
-    open_parent = partial(tracker.open_parent, search_id, name, parameters, of_parent, "search")
-    notes = notes_of_baselines(request.sweep, plan)
-    recorder = Recorder(tracker, open_parent, (), of_runs, notes, validation_only=True)
+    of_parent[NOTE_TAG] = sweep_note(request.space.question, of_parent, "", None)
+    recorder = Recorder(
+        tracker,
+        partial(tracker.open_parent, search_id, name, parameters, of_parent, "search"),
+        (),
+        of_runs,
+        notes_of_baselines(request.sweep, plan),
+        validation_only=True,
+        data=logged_data(plan, dataset),
+        loads=NodeLoads(request.sweep.storage.root).sample if cluster else None,
+    )
     with recorder.following(lambda: "FINISHED" if search.is_complete else "FAILED"):
         yield recorder

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -16,10 +14,19 @@ from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.end_to_end_results import end_to_end_results
 from ccim_ray.environment import environment_tags
 from ccim_ray.inspecting import Inspection
-from ccim_ray.perception.weight_files import file_digest
+from ccim_ray.logged_request import (
+    logged_data,
+    mlflow_address,
+    mlflow_command,
+    notes_of_baselines,
+    registered_name,
+    tags_of,
+    varied_parameters,
+)
 from ccim_ray.pipeline.cluster import join_cluster, leave_on_sigterm
 from ccim_ray.pipeline.head_grid import run_head_grid
 from ccim_ray.pipeline.interruption import Interruption
+from ccim_ray.pipeline.node_loads import NodeLoads
 from ccim_ray.pipeline.preparation import load_again, prepare
 from ccim_ray.pipeline.trials import run_trials
 from ccim_ray.plan import Plan, PlannedTrial, trial_state
@@ -38,9 +45,10 @@ from ccim_ray.results import (
     reference_rows,
     update_ledger,
 )
+from ccim_ray.run_notes import NOTE_TAG, sweep_note
 from ccim_ray.sweep_request import SweepRequest
 from ccim_ray.sweep_tags import constant_tags, description_tags, mean_metrics
-from ccim_ray.tracking import Tracker, without_password
+from ccim_ray.tracking import Tracker, best_uri
 from ccim_ray.trial_folder import Trial, clear_damaged_progress, read_result
 from ccim_ray.trial_progress import TrialsProgress, kind_of
 
@@ -69,7 +77,7 @@ def run_sweep(request: SweepRequest, inspection: Inspection | None = None) -> in
             dataset = prepare(plan, request.storage, cluster, request.weights_dir)
         else:
             dataset = load_again(plan.source, request.storage)
-        with _recording(request, plan, tracker) as recorder:
+        with _recording(request, plan, tracker, dataset, cluster) as recorder:
             if cluster and to_run:
                 _train(plan, request, cluster, recorder, dataset)
             drawing.close()  # what follows is to stay
@@ -91,6 +99,9 @@ def run_sweep(request: SweepRequest, inspection: Inspection | None = None) -> in
     say(f"Results in {report.folder}: {', '.join(path.name for path in files)}")
     say(f"Done in {time.monotonic() - started:.0f} s")
     say(f"Compare the runs: {mlflow_command(request)}")
+    say(f"by setting: {mlflow_address(request)}/{tracker.comparison_path(request.sweep_id(plan))}")
+    if recorder.best_model:
+        say(f"Predict with the best model by validation: python jobs/predict.py --model {recorder.best_model}")
     return 1 if _any_unfinished(plan) else 0
 
 
@@ -105,15 +116,35 @@ def connect(request: SweepRequest, needs_cluster: bool) -> tuple[Tracker, Cluste
 
 
 @contextmanager
-def _recording(request: SweepRequest, plan: Plan, tracker: Tracker) -> Iterator[Recorder]:
+def _recording(
+    request: SweepRequest, plan: Plan, tracker: Tracker, dataset: Dataset, cluster: ClusterResources | None
+) -> Iterator[Recorder]:
     """Keeps MLflow up to date inside the block, and leaves no run RUNNING behind it."""
     baselines = ", ".join(base.baseline for base in request.bases)
     name = f"{request.space.name} of {baselines} on {request.dataset}"
     asked = description_tags(request.space, _ledger(request, plan))
+    sweep_id, curve = request.sweep_id(plan), f"val/{dataset.metric}"
     tags = tags_of(request, plan) | asked | environment_tags(plug_ins=request.plug_ins())
-    open_parent = partial(tracker.open_parent, request.sweep_id(plan), name, request.parameters(), tags)
-    of_trials, notes = tags_of(request, plan), notes_of_baselines(request, plan)
-    recorder = Recorder(tracker, open_parent, plan.trials, of_trials, notes, numbers_only=request.space.preview)
+    model = registered_name(tracker.experiment, sweep_id)
+    uri = None if request.space.preview else best_uri(model)
+    tags[NOTE_TAG] = sweep_note(request.space.question, tags, tracker.comparison_path(sweep_id), uri)
+    scores = [f"{split}/{dataset.metric}" for split in dataset.test_splits]
+
+    def open_parent() -> str:
+        tracker.show_comparison(sweep_id, curve, scores, varied_parameters(plan.trials))
+        return tracker.open_parent(sweep_id, name, request.parameters(), tags)
+
+    recorder = Recorder(
+        tracker,
+        open_parent,
+        plan.trials,
+        tags_of(request, plan),
+        notes_of_baselines(request, plan),
+        numbers_only=request.space.preview,
+        data=logged_data(plan, dataset),
+        loads=NodeLoads(request.storage.root).sample if cluster else None,
+    )
+    recorder.register_best(model, curve, f"{request.space.question} {name}, best by {curve}.")
     with recorder.following(lambda: "FAILED" if _any_unfinished(plan) else "FINISHED"):
         yield recorder
 
@@ -257,41 +288,3 @@ def _counts(plan: Plan) -> str:
 
 def _concurrency(to_run: Sequence[PlannedTrial], request: SweepRequest, cluster: ClusterResources) -> int:
     return min(len(to_run), request.resources.concurrent(cluster, request.workers))
-
-
-def tags_of(request: SweepRequest, plan: Plan) -> dict[str, str]:
-    """Tags of all runs of the request."""
-    tags = {
-        "mlflow.source.name": sys.argv[0],
-        "ccim.space": request.space.name,
-        "ccim.sweep": request.sweep_id(plan),
-        "ccim.data_fingerprint": plan.source.fingerprint,
-        "ccim.split_file": str(request.load_options.split_file or "none"),
-        "ccim.frame_step": str(request.load_options.frame_step),
-        "ccim.detector": request.load_options.detector or "none",
-        "ccim.pose_detector": plan.source.poses.detector if plan.source.poses else "none",
-        "ccim.depth_model": _depth_model(request.load_options.depth_model),
-        "ccim.command": without_password(request.command),
-    }
-    notes = notes_of(plan.source.dataset, [base.baseline for base in request.bases])
-    return tags | ({"ccim.note": "; ".join(notes)} if notes else {})
-
-
-def notes_of_baselines(request: SweepRequest, plan: Plan) -> dict[str, str]:
-    """What must be known of each baseline's numbers, where there is something."""
-    notes = {base.baseline: "; ".join(notes_of(plan.source.dataset, [base.baseline])) for base in request.bases}
-    return {baseline: note for baseline, note in notes.items() if note}
-
-
-def _depth_model(path: Path | None) -> str:
-    return f"{path.name} sha256:{file_digest(path)}" if path else "none"
-
-
-def mlflow_command(request: SweepRequest) -> str:
-    """What opens MLflow with the request's runs."""
-    if request.tracking_uri.startswith("http"):
-        return f"open {without_password(request.tracking_uri)}"
-    program = Path(sys.executable).with_name("mlflow")
-    near = program.is_relative_to(Path.cwd())
-    shown = program.relative_to(Path.cwd()) if near else program
-    return f"{shown} ui --backend-store-uri '{without_password(request.tracking_uri)}'"

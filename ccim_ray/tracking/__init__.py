@@ -8,14 +8,18 @@ from ccim_ray.tracking.best_trial import best_trial, finished_trials
 from ccim_ray.tracking.connection import default_tracking_uri, logged_experiments, without_password
 from ccim_ray.tracking.model import fetch_model, load_model, model_data
 from ccim_ray.tracking.reading import LoggedExperiment, read_experiments, read_histories
-from ccim_ray.tracking.tracker import LoggedRun, Tracker, TrialRun
+from ccim_ray.tracking.registered_models import best_uri
+from ccim_ray.tracking.runs import LoggedData, LoggedRun, TrialRun
+from ccim_ray.tracking.tracker import Tracker
 
 __all__ = [
+    "LoggedData",
     "LoggedExperiment",
     "LoggedRun",
     "Tracker",
     "TrialRun",
     "best_trial",
+    "best_uri",
     "default_tracking_uri",
     "fetch_model",
     "finished_trials",

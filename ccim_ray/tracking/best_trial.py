@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ccim_ray.errors import RequestError
 from ccim_ray.tracking.connection import connect, logged_experiments, request_errors, without_password
-from ccim_ray.tracking.tracker import LoggedRun, logged_run
+from ccim_ray.tracking.runs import LoggedRun, logged_run
 
 VALIDATION_METRICS = ("val/accuracy", "val/mAP")
 """The paper's metric of a dataset, on its validation split."""

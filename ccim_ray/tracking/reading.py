@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ccim_ray.errors import RequestError
 from ccim_ray.metric_names import metric_name
 from ccim_ray.tracking.connection import connect, holds_nothing_yet, request_errors, without_password
-from ccim_ray.tracking.tracker import LoggedRun, logged_run
+from ccim_ray.tracking.runs import LoggedRun, logged_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

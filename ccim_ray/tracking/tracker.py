@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, TypeVar
 
 from ccim_ray.errors import RequestError
 from ccim_ray.journal import read_journal
 from ccim_ray.metric_names import metric_name
+from ccim_ray.run_notes import NOTE_TAG
 from ccim_ray.storage import only_process
+from ccim_ray.tracking.comparison_view import VIEW_TAG, comparison_view, view_path
 from ccim_ray.tracking.connection import connect, request_errors, without_password
 from ccim_ray.tracking.model import pack_model
+from ccim_ray.tracking.registered_models import register_best
+from ccim_ray.tracking.runs import LoggedData, LoggedRun, TrialRun, logged_run
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow.entities import Run
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -36,40 +39,6 @@ PLAIN_WORD = re.compile(r"[A-Za-z0-9_-]+")
 
 MODEL_NAME = "model"
 """A trial's model is ``runs:/<run id>/model``."""
-
-
-@dataclass(slots=True)
-class TrialRun:
-    """The run of a trial, and the last journal step it holds: -1 for none, None while not yet looked up."""
-
-    run_id: str
-    logged_step: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedRun:
-    """What MLflow holds of a run: every metric's latest value; status RUNNING, FINISHED, FAILED or KILLED.
-
-    ``started`` and ``ended`` are unix seconds, None where MLflow has none.
-    """
-
-    run_id: str
-    name: str
-    status: str
-    params: dict[str, str]
-    metrics: dict[str, float]
-    tags: dict[str, str]
-    experiment_id: str
-    started: float | None
-    ended: float | None
-
-
-def logged_run(run: Run) -> LoggedRun:
-    """MLflow's run in plain values."""
-    info, data = run.info, run.data
-    started, ended = (None if when is None else when / 1000 for when in (info.start_time, info.end_time))
-    content = (data.params, data.metrics, data.tags)
-    return LoggedRun(info.run_id, info.run_name, info.status, *content, info.experiment_id, started, ended)
 
 
 def _reported(
@@ -177,6 +146,43 @@ class Tracker:
         changed = {name: value for name, value in metrics.items() if held.get(metric_name(name)) != value}
         self._log_metrics(run_id, [(name, value, now, 0) for name, value in changed.items()])
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    @_reported
+    def log_load(self, run: TrialRun, loads: Mapping[str, float]) -> None:
+        """Add a point of each load, which MLflow shows among the system metrics, behind those that the run holds."""
+        named = {f"system/{name}": value for name, value in loads.items()}
+        step = self._logged_step(run, min(named)) + 1
+        self._log_metrics(run.run_id, [(name, value, int(time.time() * 1000), step) for name, value in named.items()])
+        run.logged_step = step
+
+    @_reported
+    def log_data(self, run_id: str, data: LoggedData) -> None:
+        """Say what the run learnt from, once: MLflow shows it with every run of the same data."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source, profile = json.dumps({"uri": data.folder}), json.dumps({"subjects": dict(data.subjects)})
+        dataset = Dataset(data.name, data.digest, "local", source, profile=profile)
+        context = InputTag("mlflow.data.context", ", ".join(data.subjects))
+        self._client.log_inputs(run_id, [DatasetInput(dataset, [context])])
+
+    @_reported
+    def show_comparison(self, sweep_id: str, curve: str, scores: Sequence[str], parameters: Sequence[str]) -> None:
+        """Let MLflow show the sweep's trials by setting, in the view at ``comparison_path``."""
+        names = metric_name(curve), [metric_name(score) for score in scores]
+        self._client.set_experiment_tag(
+            self._experiment_id, f"{VIEW_TAG}{sweep_id}", comparison_view(sweep_id, *names, parameters)
+        )
+
+    def comparison_path(self, sweep_id: str) -> str:
+        """Where a server of this MLflow shows that view, behind the server's address."""
+        return view_path(self._experiment_id, sweep_id)
+
+    @_reported
+    def register_best(self, parent_run_id: str, name: str, metric: str, description: str) -> str | None:
+        """Register the best model of each setting by ``metric``; the URI of the best of all, None without a model."""
+        with only_process(self._lock) if self._lock else nullcontext():
+            about = name, metric_name(metric), description
+            return register_best(self._client, self._experiment_id, parent_run_id, *about)
 
     @_reported
     def log_artifacts(self, run_id: str, sources: Iterable[Path], artifact_path: str | None = None) -> None:
@@ -299,7 +305,9 @@ class Tracker:
             held = run.params
             if "ccim.reason" in run.tags:
                 self._client.delete_tag(run_id, "ccim.reason")
-            self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+            kept = {NOTE_TAG} & run.tags.keys()  # somebody may have written there
+            new_tags = [RunTag(key, value) for key, value in tags.items() if key not in kept]
+            self._client.log_batch(run_id, tags=new_tags)
             self._client.update_run(run_id, status="RUNNING")
         missing = [Param(key, value) for key, value in params.items() if key not in held]
         for start in range(0, len(missing), PARAMS_PER_CALL):

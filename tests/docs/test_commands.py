@@ -53,6 +53,8 @@ BY_A_TEST = {
     "test_a_report_needs_nothing_but_the_database",
     "python jobs/predict.py --out predictions": "tests/pipeline/test_predict_job.py::"
     "test_a_trained_model_gives_its_test_pictures_the_scores_of_its_trial",
+    "python jobs/predict.py --model models:/confounded_scenes.dict_size.0b6b54ff2a1a9dc8@best": "tests/pipeline/"
+    "test_predict_job.py::test_a_trained_model_gives_its_test_pictures_the_scores_of_its_trial",
     "pip install -e docs/examples/my_models": PLUG_IN + "test_every_command_of_the_text_is_tried_here",
     "CCIM_MY_DATA=DIR python -m pytest docs/examples/my_models": PLUG_IN
     + "test_the_examples_own_tests_pass_and_can_fail",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -93,7 +94,11 @@ def test_a_trained_model_gives_its_test_pictures_the_scores_of_its_trial(tmp_pat
     assert tops == [CATEGORIES[k] for k in scores_SK[done].argmax(1)]
     assert len(list((tmp_path / "out/pictures").rglob("*.jpg"))) == 3
 
-    of_world = run_job("predict", "--model", trial.name, "--storage", storage, "--out", str(tmp_path / "do"))
+    printed = re.search(
+        r"best model by validation: python jobs/predict\.py --model (models:/\S+@best)$", trained.out, re.M
+    )
+    assert printed, trained.out
+    of_world = run_job("predict", "--model", printed[1], "--storage", storage, "--out", str(tmp_path / "do"))
     assert of_world.status == 0, of_world.out + of_world.err
     expected_SK = softmax(load_file(trial / "scores.safetensors")["test_do"])
     np.testing.assert_allclose(read_result(tmp_path / "do")[1], expected_SK, atol=1e-5)

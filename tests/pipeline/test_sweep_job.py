@@ -129,6 +129,28 @@ def test_mlflow_holds_one_parent_and_its_children(tiny_sweep: tuple[Path, Ended]
         assert {"config", "figures"} <= kept
 
 
+def test_mlflow_shows_notes_data_load_and_the_best_models(tiny_sweep: tuple[Path, Ended]) -> None:
+    client, (parent,), children = runs_of(tiny_sweep[0])
+    for run in (parent, *children):
+        (data,) = run.inputs.dataset_inputs
+        assert (data.dataset.name, data.dataset.digest) == (
+            "confounded_scenes",
+            run.data.tags["ccim.data_fingerprint"],
+        )
+        assert "\n    python " in run.data.tags["mlflow.note.content"]
+    assert 0 <= parent.data.metrics["system/system_memory_usage_percentage"] <= 100
+    sweep_id = parent.data.tags["ccim.sweep"]
+    experiment = client.get_experiment(parent.info.experiment_id)
+    assert f"mlflow.sharedViewState.{sweep_id}" in experiment.tags
+    assert f"/runs?compareRunsMode=CHART&viewStateShareKey={sweep_id}\n" in tiny_sweep[1].out
+    name = f"confounded_scenes.dict_size.{sweep_id}"
+    registered = client.search_model_versions(f"name = '{name}'")
+    assert {version.tags["setting"] for version in registered} == {"vanilla", "W_h alone", "CCIM N=8", "CCIM N=16"}
+    assert len(registered) == 4
+    best = client.get_run(client.get_model_version_by_alias(name, "best").run_id)
+    assert best.data.metrics["val/accuracy"] == max(run.data.metrics["val/accuracy"] for run in children)
+
+
 def test_logged_model_predicts_without_ray(tiny_sweep: tuple[Path, Ended]) -> None:
     storage, _ = tiny_sweep
     _, _, children = runs_of(storage)
