@@ -69,7 +69,7 @@ def test_the_recorder_logs_the_load_of_this_machine(tracker, uri, tmp_path, monk
     monkeypatch.setattr("ccim_ray.recording.LOAD_SECONDS", 0.05)
     parent = tracker.open_parent("sweep1", "a sweep", {}, {})
     load = MachineLoad(tmp_path / "not there yet")
-    recorder = Recorder(tracker, parent, [], {}, data=DATA, loads=load.sample)
+    recorder = Recorder(tracker, lambda: parent, [], {}, data=DATA, loads=load.sample)
     recorder.start()
     name = "system/cpu_utilization_percentage"
     for _ in range(2000):
