@@ -57,6 +57,13 @@ def join_cluster() -> ClusterResources:
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in ("ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told in one line each
+    return offered()
+
+
+def offered() -> ClusterResources:
+    """What the machines of the cluster offer now."""
+    import ray
+
     available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     mark = "accelerator_type:"
     kinds = "+".join(sorted(name.removeprefix(mark) for name in available if name.startswith(mark)))

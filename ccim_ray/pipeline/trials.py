@@ -17,8 +17,10 @@ from typing import Any
 from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from ccim_ray.errors import RequestError
+from ccim_ray.pipeline.concurrency import FollowCluster
 from ccim_ray.pipeline.interruption import Interruption, StopCleanly
 from ccim_ray.resources import ClusterResources, TrialResources
 from ccim_ray.storage import Storage, write_json
@@ -57,12 +59,13 @@ def run_trials(
         # The process that steers a DDP group takes no CPU from it: with a share of one, a group that needs
         # every CPU of the cluster would wait for ever.
         trainable = tune.with_resources(task, tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}]))
+    generator = BasicVariantGenerator(max_concurrent=resources.concurrent(cluster, first.workers))
     folder, name = storage.root / "tune", f"{trials[0].signature}-{os.getpid()}"
     tuner = tune.Tuner(
         trainable,
         param_space={"signature": tune.grid_search(list(by_signature))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=resources.concurrent(cluster, first.workers),
+            search_alg=generator,
             reuse_actors=first.trainable == "head",
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
@@ -72,7 +75,10 @@ def run_trials(
             verbose=0,
             # A DDP group starts its dead workers again by itself.
             failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1 if first.trainable == "head" else 0),
-            callbacks=[_Listener(by_signature, on_start, on_end, interruption)],
+            callbacks=[
+                _Listener(by_signature, on_start, on_end, interruption),
+                FollowCluster(generator, resources, cluster, first.workers),
+            ],
             stop=StopCleanly(interruption),
         ),
     )

@@ -18,11 +18,12 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from ccim_ray.errors import RequestError
 from ccim_ray.experiment import Experiment
 from ccim_ray.pipeline.cluster import REQUEST_ERROR
+from ccim_ray.pipeline.concurrency import FollowCluster
 from ccim_ray.pipeline.interruption import Interruption, StopCleanly
 from ccim_ray.pipeline.trials import ATTEMPTS, GROUPS, failure_reason
 from ccim_ray.resources import ClusterResources, TrialResources
@@ -101,14 +102,14 @@ def tune_trials(
         task = tune.with_parameters(_distributed_task, gpus=gpus, metric=metric, groups=storage.root / GROUPS)
         # As in trials.py: a share of a CPU for what steers a group could keep the group from starting.
         trainable = tune.with_resources(task, tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}]))
+    proposals = ConcurrencyLimiter(_Proposals(proposer), resources.concurrent(cluster, like.workers))
     folder, name = storage.root / "tune", f"search-{os.getpid()}"
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=_Proposals(proposer),
+            search_alg=proposals,
             scheduler=stopping.scheduler,
             num_samples=num_samples,
-            max_concurrent_trials=resources.concurrent(cluster, like.workers),
             reuse_actors=head,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
@@ -117,7 +118,7 @@ def tune_trials(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1 if head else 0),
-            callbacks=[_Listener(proposer, interruption)],
+            callbacks=[_Listener(proposer, interruption), FollowCluster(proposals, resources, cluster, like.workers)],
             stop=StopCleanly(interruption),
         ),
     )
