@@ -33,10 +33,10 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "ccim_kernel": ("--repeats", "5", "--sizes", "256", "1024"),
     "extraction": ("--images", "1500", "--repeats", "5"),
     "training_input": ("--repeats", "5"),
-    "sweep_overhead": ("--repeats", "5"),
+    "sweep_overhead": ("--images", "1000", "--repeats", "5"),
     "dictionaries": ("--repeats", "1"),
-    "large_dictionary": ("--factors", "1", "10"),
-    "head_grid": ("--variants", "12", "--images", "4000", "--repeats", "1", "--jobs", "1"),
+    "large_dictionary": ("--rows", "30000", "--factors", "1", "10"),
+    "head_grid": ("--variants", "12", "--images", "2500", "--repeats", "1", "--jobs", "1"),
     "figure_6": ("--images", "900"),
 }
 """What "make bench" runs, in this order, and how; a script that is not there is left out."""
