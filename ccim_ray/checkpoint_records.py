@@ -18,9 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ARCHIVE = "archive/"
-"""torch.save's name for what it writes to memory."""
-
 ITEM_BYTES = {
     "BoolStorage": 1,
     "ByteStorage": 1,
@@ -60,9 +57,11 @@ def damaged_record(path: Path) -> str | None:
             if first:
                 return f"{first} does not have its checksum"
             sizes = {record.filename: record.file_size for record in found}
-            if len(sizes) < len(found) or not all(name.startswith(ARCHIVE) for name in sizes):
+            folders = {name.partition("/")[0] for name in sizes}
+            if len(sizes) < len(found) or len(folders) != 1:
                 return "its records are not those of one checkpoint"
-            _require_plain(records.read(f"{ARCHIVE}data.pkl"), sizes)
+            (folder,) = folders  # torch.save names it by the file, or "archive" where it writes to memory
+            _require_plain(records.read(f"{folder}/data.pkl"), {name.partition("/")[2]: sizes[name] for name in sizes})
     # EOFError has no words, and none would read as sound.
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, zlib.error, LookupError) as error:
         return str(error) or type(error).__name__
@@ -122,7 +121,7 @@ class _Description(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> int:
         kind, storage, key, _, count = pid
-        if kind != "storage" or count * ITEM_BYTES[storage] != self._sizes[f"{ARCHIVE}data/{key}"]:
+        if kind != "storage" or count * ITEM_BYTES[storage] != self._sizes[f"data/{key}"]:
             raise pickle.UnpicklingError(f"{count} values of {storage} are not what the record {key} holds")
         return int(count)
 
