@@ -10,6 +10,15 @@ from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import write_world
 
 SMALL_WORLD = WorldSettings(like="caer_s", images=60, image_size=64)
+START_RAY = ("pipeline", "chaos", "cluster")
+"""Folders of tests that share a process: two of Ray's clusters on one machine would find each other."""
+
+
+def pytest_collection_modifyitems(items):
+    """Where tests run in several processes (`pytest -n 2 --dist loadgroup`), a file stays in one."""
+    for item in items:
+        group = "ray" if item.path.parent.name in START_RAY else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
