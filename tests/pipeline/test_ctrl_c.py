@@ -1,4 +1,4 @@
-"""Ctrl-C, typed twice, and in a search: a clean end, and the same command goes on."""
+"""Ctrl-C, typed once or twice, in every kind of job that trains: a clean end, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -60,3 +60,26 @@ def test_a_search_goes_on_with_the_trial_that_was_stopped(tmp_path: Path) -> Non
     ended = run_job("tune_hyperparameters", *flags, timeout=600)
     assert (ended.status, ended.err) == (0, "")
     assert epochs_kept(tmp_path) == {signature: 400}
+
+
+def test_a_head_grid_keeps_an_epoch_of_every_head_that_trained(tmp_path: Path) -> None:
+    flags = (*SMALL, "--epochs", "4000", "--sizes", "8", "--storage", str(tmp_path))
+    screen = job_on_a_terminal("preview_heads", *flags, interrupt_at=(r"epoch [1-9]\d* of 4000",))
+    assert_left_cleanly(screen, tmp_path)
+    trained = epochs_kept(tmp_path)
+    assert trained
+    assert {path.parent.name for path in tmp_path.glob("trials/*/checkpoint.pt")} == set(trained)
+    shown = run_job("preview_heads", *flags, "--plan")
+    assert f"{len(trained)} started" in shown.out
+
+
+def test_a_ddp_group_of_two_is_ended_as_a_whole_and_goes_on(tmp_path: Path) -> None:
+    flags = (*SMALL, "--trainable", "all", "--workers-per-trial", "2", "--epochs", "12", "--seeds", "0")
+    flags = (*flags, "--storage", str(tmp_path))
+    screen = job_on_a_terminal("train", *flags, interrupt_at=(r"epoch [1-9]\d* of 12",))
+    assert_left_cleanly(screen, tmp_path)
+    (signature,), (epochs,) = zip(*epochs_kept(tmp_path).items(), strict=True)
+    assert 0 < epochs < 12
+    ended = run_job("train", *flags, timeout=600)
+    assert (ended.status, ended.err) == (0, "")
+    assert epochs_kept(tmp_path) == {signature: 12}

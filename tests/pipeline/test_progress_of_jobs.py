@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
-import re
-import select
-import signal
-import struct
-import termios
-import time
 from pathlib import Path
 
 import pytest
-from job_runs import ROOT, TINY, job_command, job_environment, run_job
+from job_runs import TINY, run_job
 from mlflow import MlflowClient
+from terminal_runs import job_on_a_terminal
 
 pytestmark = pytest.mark.slow
-
-CTRL_C = b"\x03"
-
-
-def on_a_terminal(command: list[str], interrupt_at: str | None = None, limit: float = 280) -> tuple[int, str]:
-    """Exit status and screen of a job on a pseudo-terminal; Ctrl-C is typed once the screen shows a pattern."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(ROOT)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores it, and hands that on
-        os.execve(command[0], command, job_environment() | {"TERM": "xterm-256color"})
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    screen, deadline = b"", time.monotonic() + limit
-    while time.monotonic() < deadline:
-        if select.select([terminal], [], [], 0.2)[0]:
-            try:
-                screen += os.read(terminal, 65536)
-            except OSError:  # what Linux raises where the other end is closed
-                break
-        if interrupt_at and re.search(interrupt_at.encode(), screen):
-            os.write(terminal, CTRL_C)
-            interrupt_at = None
-    else:
-        os.kill(child, 9)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return status, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.decode(errors="replace"))
 
 
 def statuses(storage: Path) -> set[str]:
@@ -55,8 +21,8 @@ def statuses(storage: Path) -> set[str]:
 
 def test_ctrl_c_keeps_every_epoch_and_the_same_command_goes_on(tmp_path):
     long = ("--preset", "smoke", "--images", "300", "--epochs", "400", "--sizes", "8", "--seeds", "0")
-    command = job_command("sweep_dict_size", *long, "--storage", str(tmp_path))
-    status, screen = on_a_terminal(command, interrupt_at=r"epoch \d+ of 400")
+    ended = job_on_a_terminal("sweep_dict_size", *long, "--storage", str(tmp_path), interrupt_at=(r"epoch \d+ of 400",))
+    status, screen = ended.status, ended.text
     assert status == 130, screen[-2000:]
     assert "Ctrl-C: stopping, each running trial as soon as its epoch ends" in screen
     assert "best so far" in screen or "running" in screen
