@@ -80,31 +80,38 @@ def mlflow_server(storage: Path) -> Iterator[str]:
 
 
 def photograph_mlflow(storage: Path, chromium: str) -> None:
-    """The list of a sweep's runs, its chart view, and the comparison of its trials."""
+    """A sweep's trials by setting, the sweep's own run, the comparison of its trials, and its registered models."""
     from mlflow import MlflowClient
     from playwright.sync_api import sync_playwright
 
     client = MlflowClient(f"sqlite:///{storage.absolute()}/mlflow.db")
     experiment = client.get_experiment_by_name("confounded_scenes/dict_size")
     assert experiment is not None, f"{storage} holds no sweep of the dictionary size"
+    of_experiment = f"#/experiments/{experiment.experiment_id}"
+    (sweep, *_) = client.search_runs([experiment.experiment_id], "tags.`ccim.kind` = 'sweep'")
     runs = client.search_runs([experiment.experiment_id], "tags.`ccim.kind` = 'trial'")
     ids = [run.info.run_id for run in runs if run.data.params["seed"] == "0" and "dictionary.size" in run.data.params]
     compared = f"runs={quote(json.dumps(ids))}&experiments={quote(json.dumps([experiment.experiment_id]))}"
+    sweep_id = sweep.data.tags["ccim.sweep"]
     pages = {
-        "mlflow_charts.png": (f"#/experiments/{experiment.experiment_id}/runs?compareRunsMode=CHART", _show_trials),
+        "mlflow_charts.png": (f"{of_experiment}/runs?compareRunsMode=CHART&viewStateShareKey={sweep_id}", None),
+        "mlflow_run.png": (f"{of_experiment}/runs/{sweep.info.run_id}", None),
         "mlflow_compare.png": (f"#/compare-runs?{compared}", _compare_by_size),
+        "mlflow_models.png": (f"#/models/confounded_scenes.dict_size.{sweep_id}", None),
     }
     with mlflow_server(storage) as address, sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
         for name, (place, prepare) in pages.items():
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
             page.goto(f"{address}/{place}")
             page.wait_for_timeout(6000)
             _click(page, "mlflow.assistant.chat_panel.close")
-            prepare(page)
+            if prepare:
+                prepare(page)
             page.wait_for_timeout(3000)
             page.screenshot(path=str(PICTURES / name))
+            page.close()
         browser.close()
 
 
@@ -126,11 +133,6 @@ def _click(page: Page, component: str) -> None:
     button = page.locator(f"[data-component-id$='{component}']")
     if button.count():
         button.first.click()
-
-
-def _show_trials(page: Page) -> None:
-    """Open the sweep, so that its trials are drawn."""
-    _click(page, "runnamecellrenderer.tsx_46")
 
 
 def _compare_by_size(page: Page) -> None:
