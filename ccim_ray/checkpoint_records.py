@@ -11,12 +11,13 @@ import io
 import math
 import pickle
 import pickletools
+import struct
 import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ITEM_BYTES = {
     "BoolStorage": 1,
@@ -32,6 +33,8 @@ ITEM_BYTES = {
     "ComplexFloatStorage": 8,
     "ComplexDoubleStorage": 16,
 }
+
+LONGEST_NAME = 1000
 
 MEMO = {"BINPUT", "LONG_BINPUT"}
 CONTAINERS = {"EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
@@ -81,6 +84,21 @@ def unfolding_record(path: Path, records: zipfile.ZipFile) -> str | None:
             return f"{record.filename} is compressed"
         if claimed > size:
             return f"{record.filename} claims more bytes than the file has"
+    return None
+
+
+def long_name(pickles: IO[bytes], count: int = 1) -> str | None:
+    """What is wrong with the names of classes in the first pickles of a stream, in words; None where all are short.
+
+    torch makes a message of a name that it refuses, and searches that for as long as its length squared.
+    """
+    try:
+        for _ in range(count):
+            for opcode, argument, _ in pickletools.genops(pickles):
+                if opcode.name == "GLOBAL" and len(str(argument)) > LONGEST_NAME:
+                    return f"it names a class in {len(str(argument))} characters"
+    except (EOFError, ValueError, struct.error) as error:
+        return f"its pickle ends in the middle: {error}"
     return None
 
 

@@ -285,7 +285,7 @@ def _options(written: tuple[str, ...]) -> dict[str, bool | int | float | str]:
             raise RequestError(f"--baseline-options {pair}: write NAME=VALUE")
         try:
             read = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             read = value
         options[name] = read if isinstance(read, bool | int | float) else value
     return options

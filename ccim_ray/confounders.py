@@ -149,9 +149,9 @@ class ConfounderDictionary:
             with safe_open(path, framework="pt") as file:
                 description = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError) as error:
+            version = description.get("format")
+        except (SafetensorError, OSError, ValueError, AttributeError, RecursionError) as error:
             raise RequestError(f"{path}: not a readable dictionary file ({error}); build it again") from error
-        version = description.get("format")
         if version != FORMAT_VERSION:
             raise RequestError(
                 f"{path}: not a dictionary file of format {FORMAT_VERSION} (found {version}); build it again"

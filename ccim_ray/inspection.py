@@ -176,7 +176,7 @@ def read_subjects(path: Path, rows: npt.NDArray[np.int64]) -> tuple[Path, list[S
     try:
         table = read_parquet(path, SUBJECT_SCHEMA)
         root = Path(json.loads((table.schema.metadata or {})[b"ccim_ray"])["root"])
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise RequestError(f"{path} is missing or damaged ({error}); delete it and run again") from error
     return root, list(subjects_from_table(table.take(rows)))
 

@@ -152,9 +152,10 @@ def _parse(path: Path, content: bytes) -> tuple[int, list[JournalLine]]:
             written = record.pop(CHECKSUM, None)  # none by versions before this one
             metrics = {str(name): float(value) for name, value in record["metrics"].items()}
             line = JournalLine(int(record["step"]), float(record["time"]), metrics)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            expected = _checksum(record)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise _damaged(path, number, "is not a journal line") from error
-        if written not in (None, _checksum(record)):
+        if written not in (None, expected):
             raise _damaged(path, number, "does not have the checksum that was written")
         if lines and line.step <= lines[-1].step:
             raise _damaged(path, number, f"has step {line.step} after step {lines[-1].step}")

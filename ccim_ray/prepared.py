@@ -121,7 +121,7 @@ def read_subject_index(path: Path) -> SubjectIndex:
     """Read what write_subject_index wrote. Raises RequestError where it is missing, damaged or of another form."""
     try:
         return _subject_index(path)
-    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise RequestError(f"{path} is missing or damaged ({error!r}); delete it and run again") from error
 
 
@@ -221,10 +221,9 @@ def read_shard(path: Path, columns: list[str] = SHARD_COLUMNS) -> pa.Table:
         read = read_stored_parquet if path.suffix == ".parquet" else read_mapped_arrow
         table = read(path, _TEXTS_OF_SHARDS, columns)
         written = (table.schema.metadata or {}).get(DIGEST)  # none by versions before this one
-        if columns == SHARD_COLUMNS:
-            table.validate(full=True)  # damaged offsets would be followed to anywhere
-            if not isinstance(table.schema.field("rows").type, pa.FixedShapeTensorType):
-                raise ValueError("its rows are of another type")
+        table.validate(full=True)  # damaged offsets would be followed to anywhere
+        if columns == SHARD_COLUMNS and not isinstance(table.schema.field("rows").type, pa.FixedShapeTensorType):
+            raise ValueError("its rows are of another type")
         if written and columns == SHARD_COLUMNS:
             rows = [chunk.to_numpy_ndarray() for chunk in table["rows"].chunks]
             if written != _shard_digest(table["subject_id"].to_pylist(), table["reason"].to_pylist(), rows):

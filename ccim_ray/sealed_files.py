@@ -35,7 +35,7 @@ def damage(path: Path) -> str | None:
         (length,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + length])
         found = header.get("__metadata__", {}).pop(DIGEST, None)
-    except (struct.error, ValueError, TypeError, AttributeError, OverflowError):
+    except (struct.error, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return f"its header is unreadable, {len(content)} bytes in all"
     if found is None or found == _digest(header, memoryview(content)[8 + length :]):
         return None

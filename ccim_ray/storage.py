@@ -105,7 +105,7 @@ def read_json(path: Path) -> Any:
     """Read JSON that write_json wrote. Raises RequestError where the file is missing or damaged."""
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path} is missing or damaged ({error}); delete it and run again") from error
 
 

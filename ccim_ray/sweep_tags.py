@@ -99,7 +99,7 @@ def read_description(tags: Mapping[str, str]) -> SweepDescription:
             str(setting): {str(metric): float(value) for metric, value in values.items()}
             for setting, values in _read_json(tags, "ccim.constants", {}).items()
         }
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"a tag does not have the form in which it is logged: {error}") from error
     question, reference, axis_label = (tags.get(f"ccim.{name}", "") for name in ("question", "reference", "axis_label"))
     return SweepDescription(question, reference, axis_label, asked, constants)
@@ -109,7 +109,7 @@ def read_published(tags: Mapping[str, str]) -> dict[str, float]:
     """The paper's numbers in the tags of a trial, as ``published_of``. Raises ValueError where they are none."""
     try:
         return {str(name): float(value) for name, value in json.loads(tags.get(PUBLISHED, "{}")).items()}
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"the tag {PUBLISHED} does not have the form in which it is logged: {error}") from error
 
 

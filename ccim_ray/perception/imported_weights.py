@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ccim_ray.checkpoint_records import unfolding_record
+from ccim_ray.checkpoint_records import long_name, unfolding_record
 from ccim_ray.errors import RequestError
 from ccim_ray.perception.architectures import architecture
 from ccim_ray.perception.backbones import build_network
@@ -39,6 +39,8 @@ TOLERANCE = 1e-3
 ZIP_START = b"PK\x03\x04"
 OLD_PICKLE_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """Every file that torch.save wrote before version 1.6 begins with this number as a pickle."""
+OLD_PICKLES = 5
+"""That number, the version, facts about the machine, what was saved, and the keys of the tensors' bytes that follow."""
 
 OTHER_FRAMEWORKS = {".caffemodel": "Caffe", ".t7": "Torch7", ".h5": "Keras"}
 """Places365 is published for these too; Caffe's networks differ, so that no renaming would do."""
@@ -173,7 +175,7 @@ def to_torchvision_names(
     unwrapped = {re.sub(r"(^|\.)module\.", r"\1", name): name for name in state}
     if num_outputs is None:
         layout, pairs = "torchvision's names", _pairs_by_name(unwrapped, expected, arch, source)
-    elif all(name[0].isdigit() for name in unwrapped):
+    elif all(name[:1].isdigit() for name in unwrapped):
         layout, pairs = "nn.Sequential with numeric names, mapped by order", _pairs_by_order(unwrapped, expected)
     elif any(name.startswith("features.conv1_1.") for name in unwrapped):
         layout, pairs = "layers conv1_1 ... fc8a, mapped by order", _pairs_by_order(unwrapped, expected)
@@ -285,7 +287,12 @@ def _read_download(source: Path, sha256: str, allow_pickle: bool) -> _Download:
             f"{source} (sha256 {sha256}) is no weights file: neither safetensors nor written by torch.save; {remedy}"
         )
     if start.startswith(ZIP_START):
-        _refuse_unfolding(source)
+        _refuse_records(source)
+    else:
+        with source.open("rb") as file:
+            wrong = long_name(file, OLD_PICKLES)
+        if wrong:
+            raise _unreadable(source, ValueError(wrong))
     content, form = _unpickle(source, sha256, allow_pickle)
     if isinstance(content, Mapping) and "state_dict" in content:
         arch = content.get("arch")
@@ -294,11 +301,14 @@ def _read_download(source: Path, sha256: str, allow_pickle: bool) -> _Download:
     return _Download(_require_state(content, source), f"state dict, {form}")
 
 
-def _refuse_unfolding(source: Path) -> None:
+def _refuse_records(source: Path) -> None:
     try:
         with zipfile.ZipFile(source) as records:
             wrong = unfolding_record(source, records)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, struct.error) as error:
+            for name in records.namelist():
+                if not wrong and name.endswith("data.pkl"):
+                    wrong = long_name(records.open(name))
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, struct.error, OSError) as error:
         raise _unreadable(source, error) from error
     if wrong:
         raise _unreadable(source, ValueError(wrong))
