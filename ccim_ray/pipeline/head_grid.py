@@ -46,14 +46,14 @@ def run_head_grid(
 
     interruption = interruption or Interruption()
     gpus = resources.gpus(cluster)
-    options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": ATTEMPTS - 1}
-    actor = ray.remote(**options)(_HeadTrainer)
+    # Ray's own retries are not asked for: it would announce one for each trainer that Ctrl-C ends.
+    actor = ray.remote(num_cpus=1, num_gpus=gpus)(_HeadTrainer)
     groups = stacks_of(trials) if gpus > 0 else [[trial] for trial in trials]
     count = min(len(groups), resources.concurrent(cluster, 1))
     waiting = deque(groups)
     trainers: list[Any] = [actor.remote(gpus > 0) for _ in range(count)]
     idle = deque(trainers)
-    running: dict[Any, tuple[list[Trial], Any]] = {}
+    running: dict[Any, tuple[list[Trial], Any, int]] = {}
     try:
         while (waiting or running) and not interruption.may_leave():
             while waiting and idle and not interruption.requested:
@@ -61,11 +61,22 @@ def run_head_grid(
                 for trial in group:
                     on_start(trial)
                     interruption.started(trial)
-                running[trainer.train.remote(group)] = group, trainer
+                running[trainer.train.remote(group)] = group, trainer, 1
             for ended in ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)[0]:
-                group, trainer = running.pop(ended)
+                group, trainer, attempt = running.pop(ended)
+                try:
+                    reasons = _reasons(ended, group)
+                except ray.exceptions.RayError:
+                    trainers.remove(trainer)
+                    another: Any = actor.remote(gpus > 0)
+                    trainers.append(another)
+                    trainer = another
+                    if attempt < ATTEMPTS:
+                        running[trainer.train.remote(group)] = group, trainer, attempt + 1
+                        continue
+                    died = f"its process died {ATTEMPTS} times or did not start; the machine may be out of memory"
+                    reasons = dict.fromkeys((trial.signature for trial in group), died)
                 idle.append(trainer)
-                reasons = _reasons(ended, group)
                 for trial in group:
                     reason = reasons.get(trial.signature)
                     if reason:
@@ -78,14 +89,11 @@ def run_head_grid(
 
 
 def _reasons(ended: Any, group: Sequence[Trial]) -> dict[str, str]:
-    """Why trials of the group failed, by signature."""
+    """Why trials of the group failed, by signature. Raises RayError where the process died."""
     try:
         reasons: dict[str, str] = ray.get(ended)
     except ray.exceptions.RayTaskError as error:
         return dict.fromkeys((trial.signature for trial in group), str(error).strip().splitlines()[-1])
-    except ray.exceptions.RayError:
-        reason = f"its process died {ATTEMPTS} times or did not start; the machine may be out of memory"
-        return dict.fromkeys((trial.signature for trial in group), reason)
     return reasons
 
 

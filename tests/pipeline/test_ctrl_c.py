@@ -74,12 +74,12 @@ def test_a_head_grid_keeps_an_epoch_of_every_head_that_trained(tmp_path: Path) -
 
 
 def test_a_ddp_group_of_two_is_ended_as_a_whole_and_goes_on(tmp_path: Path) -> None:
-    flags = (*SMALL, "--trainable", "all", "--workers-per-trial", "2", "--epochs", "12", "--seeds", "0")
+    flags = (*SMALL, "--trainable", "all", "--workers-per-trial", "2", "--epochs", "40", "--seeds", "0")
     flags = (*flags, "--storage", str(tmp_path))
-    screen = job_on_a_terminal("train", *flags, interrupt_at=(r"epoch [1-9]\d* of 12",))
+    screen = job_on_a_terminal("train", *flags, interrupt_at=(r"epoch [1-9]\d* of 40",))
     assert_left_cleanly(screen, tmp_path)
     (signature,), (epochs,) = zip(*epochs_kept(tmp_path).items(), strict=True)
-    assert 0 < epochs < 12
+    assert 0 < epochs < 40
     ended = run_job("train", *flags, timeout=600)
     assert (ended.status, ended.err) == (0, "")
-    assert epochs_kept(tmp_path) == {signature: 12}
+    assert epochs_kept(tmp_path) == {signature: 40}
