@@ -92,7 +92,7 @@ def _located(request: PredictionRequest, cluster: ClusterResources) -> list[Loca
         say(f"  {request.pictures.other_files} files are no pictures by their names: passed over")
     sizes = dict(zip(images, read_sizes([root / image for image in images]), strict=True))
     readable = [image for image in images if not isinstance(sizes[image], UnreadableImage)]
-    _tell_turned([image for image in readable if is_stored_turned(root / image)])
+    _tell_turned([image for image in readable if _is_known_to_be_turned(root / image)])
     detections = request.detections(readable)
     if detections:
         detect_persons(detections, root, cluster, request.weights_dir, rates)
@@ -104,6 +104,13 @@ def _located(request: PredictionRequest, cluster: ClusterResources) -> list[Loca
         detect_persons(poses, root, cluster, request.weights_dir, rates)
         lines = with_poses(lines, poses.read())
     return with_depth(lines, root) if "depth" in request.views and not request.depth_model else lines
+
+
+def _is_known_to_be_turned(path: Path) -> bool:
+    try:
+        return is_stored_turned(path)
+    except UnreadableImage:
+        return False  # its header was readable; the rest is told with its persons, who are all in the result
 
 
 def _tell_turned(images: Sequence[str]) -> None:
