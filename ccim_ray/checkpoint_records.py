@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import mmap
 import pickle
 import pickletools
 import struct
@@ -17,7 +18,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 ITEM_BYTES = {
     "BoolStorage": 1,
@@ -87,14 +88,14 @@ def unfolding_record(path: Path, records: zipfile.ZipFile) -> str | None:
     return None
 
 
-def long_name(pickles: IO[bytes], count: int = 1) -> str | None:
+def long_name(pickles: io.BytesIO | mmap.mmap, count: int = 1) -> str | None:
     """What is wrong with the names of classes in the first pickles of a stream, in words; None where all are short.
 
     torch makes a message of a name that it refuses, and searches that for as long as its length squared.
     """
     try:
         for _ in range(count):
-            for opcode, argument, _ in pickletools.genops(pickles):
+            for opcode, argument, _ in pickletools.genops(pickles):  # type: ignore[arg-type]
                 if opcode.name == "GLOBAL" and len(str(argument)) > LONGEST_NAME:
                     return f"it names a class in {len(str(argument))} characters"
     except (EOFError, ValueError, struct.error) as error:

@@ -6,6 +6,8 @@ Shape suffixes: H height, W width, C colour channels (RGB), D feature dimensions
 from __future__ import annotations
 
 import hashlib
+import io
+import mmap
 import pickle
 import re
 import struct
@@ -289,8 +291,9 @@ def _read_download(source: Path, sha256: str, allow_pickle: bool) -> _Download:
     if start.startswith(ZIP_START):
         _refuse_records(source)
     else:
-        with source.open("rb") as file:
-            wrong = long_name(file, OLD_PICKLES)
+        # Mapped, for of an open file as many bytes would be asked for as the pickle claims.
+        with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            wrong = long_name(mapped, OLD_PICKLES)
         if wrong:
             raise _unreadable(source, ValueError(wrong))
     content, form = _unpickle(source, sha256, allow_pickle)
@@ -307,7 +310,7 @@ def _refuse_records(source: Path) -> None:
             wrong = unfolding_record(source, records)
             for name in records.namelist():
                 if not wrong and name.endswith("data.pkl"):
-                    wrong = long_name(records.open(name))
+                    wrong = long_name(io.BytesIO(records.read(name)))
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, struct.error, OSError) as error:
         raise _unreadable(source, error) from error
     if wrong:
