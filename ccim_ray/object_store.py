@@ -283,7 +283,7 @@ def _unpack(source: IO[bytes], folder: Path, name: str) -> None:
     with tarfile.open(fileobj=source, mode="r:") as archive:
         for member in archive:
             file = archive.extractfile(member) if member.isfile() and not member.issparse() else None
-            if file is None or Path(member.name).name != member.name:
+            if file is None or "\0" in member.name or Path(member.name).name != member.name:
                 raise RequestError(f"{name} holds {member.name!r}, which no trial's folder has; delete it")
             with atomic_path(folder / member.name) as temporary, temporary.open("wb") as target:
                 shutil.copyfileobj(file, target, BLOCK)

@@ -148,12 +148,12 @@ def change_json(data: bytes, draw: random.Random) -> bytes:
     """A value or a key somewhere in a JSON text, or in one of its lines, replaced or left out."""
     try:
         return _dump(_changed(json.loads(data), draw))
-    except ValueError:
+    except (ValueError, RecursionError):
         lines = data.split(b"\n")
         number = draw.randrange(len(lines))
         try:
             lines[number] = _dump(_changed(json.loads(lines[number]), draw))
-        except ValueError:
+        except (ValueError, RecursionError):
             return change_bytes(data, draw)
         return b"\n".join(lines)
 
