@@ -19,6 +19,7 @@ from ccim_ray.logged_request import (
     mlflow_address,
     mlflow_command,
     notes_of_baselines,
+    predict_command,
     registered_name,
     tags_of,
     varied_parameters,
@@ -101,7 +102,7 @@ def run_sweep(request: SweepRequest, inspection: Inspection | None = None) -> in
     say(f"Compare the runs: {mlflow_command(request)}")
     say(f"by setting: {mlflow_address(request)}/{tracker.comparison_path(request.sweep_id(plan))}")
     if recorder.best_model:
-        say(f"Predict with the best model by validation: python jobs/predict.py --model {recorder.best_model}")
+        say(f"Predict with the best model by validation: {predict_command(request, recorder.best_model)}")
     return 1 if _any_unfinished(plan) else 0
 
 

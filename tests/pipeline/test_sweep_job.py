@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from job_runs import TINY, Ended, job_command, job_environment, run_job
+from job_runs import ROOT, TINY, Ended, job_command, job_environment, run_job
 from mlflow import MlflowClient
 from running_processes import kill_job_when
 
@@ -56,6 +58,17 @@ def test_the_first_command_works(tiny_sweep: tuple[Path, Ended]) -> None:
     for expected in ("8 trials: 8 new", "CCIM N=16", "chance", "Bayes oracle", "flip_rate", "mlflow"):
         assert expected in ended.out
     assert len(trial_folders(storage)) == 8
+
+
+def test_the_last_line_predicts_with_the_best_model(tiny_sweep: tuple[Path, Ended]) -> None:
+    storage, ended = tiny_sweep
+    python, *words = shlex.split(ended.out.splitlines()[-1].removeprefix("Predict with the best model by validation: "))
+    assert python.endswith("python")
+    assert words[-2:] == ["--storage", str(storage)]
+    command = [sys.executable, *words, "--plan"]
+    shown = subprocess.run(command, cwd=ROOT, env=job_environment(), capture_output=True, text=True, timeout=120)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "Model: confounded_scenes, emot_net" in shown.stdout
 
 
 def test_results_table_follows_the_contract(tiny_sweep: tuple[Path, Ended]) -> None:
