@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,7 +145,7 @@ def assert_equal(storage: Path, reference: Path) -> None:
             assert found[signature][what] == content, (signature, what)
 
 
-def assert_logged_once(uri: str, storage: Path, parents: int = 1) -> str:
+def assert_logged_once(uri: str, storage: Path, parents: int = 1, at_once: int = 1) -> str:
     """MLflow holds a run a trial and one a sweep, none of them RUNNING, and each point once; returns it in words."""
     client = MlflowClient(uri)
     experiments = [each.experiment_id for each in client.search_experiments() if each.name != "Default"]
@@ -170,7 +171,9 @@ def assert_logged_once(uri: str, storage: Path, parents: int = 1) -> str:
             points += len(steps)
     for run in of_kind["sweep"]:
         for name in run.data.metrics:
-            steps = [point.step for point in client.get_metric_history(run.info.run_id, name)]
-            once = sorted(set(steps)) if name.startswith("system/") else [0]
-            assert sorted(steps) == once, name
+            steps = Counter(point.step for point in client.get_metric_history(run.info.run_id, name))
+            if name.startswith("system/"):  # each job logs the load of its machine while it runs
+                assert max(steps.values()) <= at_once, name
+            else:
+                assert steps == {0: 1}, name
     return f"{len(of_kind['trial'])} runs, {points} points, each once"

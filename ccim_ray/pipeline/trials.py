@@ -158,6 +158,7 @@ def _head_task(config: dict[str, Any], trials: dict[str, Trial], gpus: float) ->
     process = Process(device=torch.device("cuda" if gpus else "cpu"))
     try:
         run_trial(trial, process, lambda epoch, metrics: tune.report({"epoch": epoch, **metrics}))
+        tune.report({"status": "ended"})  # Tune has words of its own for a trial that reports nothing
     except RequestError as error:  # the inputs are wrong: they would be again
         tune.report({"failed": f"{error}"})
 

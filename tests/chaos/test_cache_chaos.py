@@ -99,9 +99,10 @@ def test_two_sweeps_at_once_do_no_work_twice(undisturbed: Path, tmp_path: Path) 
     for job, log in zip(jobs, logs, strict=True):
         end = ended(job, log)
         assert (end.status, end.err) == (0, ""), end
+        assert "Trial _" not in end.out  # Tune's own words of a trial that the other job has trained
     assert_equal(storage, undisturbed)
     assert not list(storage.rglob("*.tmp"))
-    logged = assert_logged_once(f"sqlite:///{storage}/mlflow.db", storage)
+    logged = assert_logged_once(f"sqlite:///{storage}/mlflow.db", storage, at_once=len(jobs))
     events = [int((log / "events").read_text()) for log in logs if (log / "events").exists()]
     assert sum(events) == len(derived_of(undisturbed)) + len(trials_of(undisturbed))
     TABLE.add("two of the same sweep at once on one storage", 1, "nothing", f"nothing made twice; equal; {logged}")
