@@ -47,7 +47,7 @@ def run_head_grid(
     interruption = interruption or Interruption()
     gpus = resources.gpus(cluster)
     # Ray's own retries are not asked for: it would announce one for each trainer that Ctrl-C ends.
-    actor = ray.remote(num_cpus=1, num_gpus=gpus)(_HeadTrainer)
+    actor: Any = ray.remote(num_cpus=1, num_gpus=gpus)(_HeadTrainer)
     groups = stacks_of(trials) if gpus > 0 else [[trial] for trial in trials]
     count = min(len(groups), resources.concurrent(cluster, 1))
     waiting = deque(groups)
@@ -60,23 +60,29 @@ def run_head_grid(
                 group, trainer = waiting.popleft(), idle.pop()
                 for trial in group:
                     on_start(trial)
-                    interruption.started(trial)
+                    if len(group) == 1:  # a stack keeps nothing before its end: Ctrl-C does not wait for it
+                        interruption.started(trial)
                 running[trainer.train.remote(group)] = group, trainer, 1
             for ended in ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)[0]:
                 group, trainer, attempt = running.pop(ended)
                 try:
                     reasons = _reasons(ended, group)
-                except ray.exceptions.RayError:
-                    trainers.remove(trainer)
-                    another: Any = actor.remote(gpus > 0)
-                    trainers.append(another)
-                    trainer = another
+                except ray.exceptions.RayError as error:
+                    _dismiss(trainer, trainers)
+                    if interruption.requested:
+                        for trial in group:
+                            interruption.ended(trial)
+                        continue
+                    trainer = actor.remote(gpus > 0)
+                    trainers.append(trainer)
                     if attempt < ATTEMPTS:
                         running[trainer.train.remote(group)] = group, trainer, attempt + 1
                         continue
-                    died = f"its process died {ATTEMPTS} times or did not start; the machine may be out of memory"
-                    reasons = dict.fromkeys((trial.signature for trial in group), died)
-                idle.append(trainer)
+                    reasons = dict.fromkeys((trial.signature for trial in group), _why_it_died(error))
+                if waiting:
+                    idle.append(trainer)
+                else:  # its CPU may be what another one waits for
+                    _dismiss(trainer, trainers)
                 for trial in group:
                     reason = reasons.get(trial.signature)
                     if reason:
@@ -86,6 +92,17 @@ def run_head_grid(
     finally:
         for trainer in trainers:
             ray.kill(trainer)
+
+
+def _dismiss(trainer: Any, trainers: list[Any]) -> None:
+    trainers.remove(trainer)
+    ray.kill(trainer)
+
+
+def _why_it_died(error: Exception) -> str:
+    """With Ray's last line, which of a process that did not start names the cause."""
+    last = str(error).strip().splitlines()[-1].strip()[:200]
+    return f"its process died {ATTEMPTS} times or did not start ({last}); the machine may be out of memory"
 
 
 def _reasons(ended: Any, group: Sequence[Trial]) -> dict[str, str]:

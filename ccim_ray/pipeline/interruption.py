@@ -89,8 +89,10 @@ class StopCleanly(tune.Stopper):
 
 def _written(trial: Trial) -> float:
     """When its last checkpoint was written, by the clock of the storage; 0 before the first."""
-    checkpoint = Path(trial.paths.folder) / "checkpoint.pt"
-    return checkpoint.stat().st_mtime if checkpoint.exists() else 0.0
+    try:
+        return (Path(trial.paths.folder) / "checkpoint.pt").stat().st_mtime
+    except FileNotFoundError:  # also where the trial ends at this moment, and takes it away
+        return 0.0
 
 
 def _has_ended(trial: Trial) -> bool:

@@ -63,8 +63,8 @@ def test_a_search_goes_on_with_the_trial_that_was_stopped(tmp_path: Path) -> Non
 
 
 def test_a_head_grid_keeps_an_epoch_of_every_head_that_trained(tmp_path: Path) -> None:
-    flags = (*SMALL, "--epochs", "4000", "--sizes", "8", "--storage", str(tmp_path))
-    screen = job_on_a_terminal("preview_heads", *flags, interrupt_at=(r"epoch [1-9]\d* of 4000",))
+    flags = (*SMALL, "--epochs", "100000", "--sizes", "8", "--storage", str(tmp_path))
+    screen = job_on_a_terminal("preview_heads", *flags, interrupt_at=(r"epoch [1-9]\d* of 100000",))
     assert_left_cleanly(screen, tmp_path)
     trained = epochs_kept(tmp_path)
     assert trained

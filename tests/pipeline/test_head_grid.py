@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -34,12 +35,14 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def grid_of(trials, cluster):
+def grid_of(trials, cluster, at_a_time=2):
     """Run them; reasons by signature, in the order of their ends."""
     from ccim_ray.pipeline.head_grid import run_head_grid
 
     ends = []
-    run_head_grid(trials, cluster, TrialResources(2, 0), lambda trial, reason: ends.append((trial.signature, reason)))
+    run_head_grid(
+        trials, cluster, TrialResources(at_a_time, 0), lambda trial, reason: ends.append((trial.signature, reason))
+    )
     assert len(dict(ends)) == len(ends) == len(trials)
     return dict(ends)
 
@@ -83,6 +86,43 @@ def descendants(process: int) -> list[int]:
         for child in (thread / "children").read_text().split()
     ]
     return children + [each for child in children for each in descendants(child)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_more_processes_than_cpus_take_turns(inputs, tmp_path, cluster):
+    several = cluster.cpus + 2
+    trials = [head_trial(inputs, tmp_path, "dot", seed) for seed in range(several)]
+    assert set(grid_of(trials, cluster, at_a_time=several).values()) == {None}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_trial_whose_process_dies_each_time_is_given_up_and_the_others_are_done(inputs, tmp_path, cluster):
+    trials = [head_trial(inputs, tmp_path, "additive", seed, epochs=400 if seed else 10**6) for seed in range(3)]
+    (lethal, *others), killed, ended = trials, [], threading.Event()
+
+    def kill_each():
+        lock = Path(lethal.paths.folder) / "journal.jsonl"
+        while not ended.is_set():
+            for process in descendants(os.getpid()):
+                with contextlib.suppress(OSError):
+                    opened = {str(link.readlink()) for link in Path(f"/proc/{process}/fd").iterdir()}
+                    if str(lock) in opened and process not in killed:
+                        killed.append(process)
+                        os.kill(process, signal.SIGKILL)
+            time.sleep(0.1)
+
+    killer = threading.Thread(target=kill_each)
+    killer.start()
+    try:
+        reasons = grid_of(trials, cluster)
+    finally:
+        ended.set()
+        killer.join()
+    assert reasons.pop(lethal.signature).startswith("its process died 3 times")
+    assert len(killed) == 3
+    assert reasons == dict.fromkeys((trial.signature for trial in others), None)
 
 
 @pytest.mark.slow
