@@ -21,6 +21,8 @@ MOST_TIMES = 50
 ROWS_AT_ONCE = 64
 
 ARROW_MAGIC = b"ARROW1\0\0"
+DICTIONARY_BATCH, RECORD_BATCH = 2, 3
+"""Kinds of messages."""
 
 
 def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
@@ -68,6 +70,16 @@ def require_types(found: pa.Schema, expected: pa.Schema) -> None:
             raise pa.ArrowInvalid(f"its column {field.name} is of the type {found.field(field.name).type}")
 
 
+def require_tensors(found: pa.Schema, columns: Sequence[str], others: pa.Schema) -> None:
+    """ArrowInvalid where a column that is not one of the others holds no tensors of one shape.
+
+    Those take as much memory as their type says; of texts and lists a file could hold one, and name it a million times.
+    """
+    for name in columns:
+        if name not in others.names and not isinstance(found.field(name).type, pa.FixedShapeTensorType):
+            raise pa.ArrowInvalid(f"its column {name} is of the type {found.field(name).type}")
+
+
 def read_stored_parquet(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
     """Columns of a file that is neither compressed nor has dictionaries: it takes as much memory as it takes disk.
 
@@ -75,6 +87,7 @@ def read_stored_parquet(path: Path, schema: pa.Schema, columns: Sequence[str]) -
     """
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         require_types(file.schema_arrow, schema)
+        require_tensors(file.schema_arrow, columns, schema)
         size = path.stat().st_size
         _require_claims(file.metadata, size)
         row = sum(_width(field.type) for field in file.schema_arrow if field.name in columns)
@@ -95,18 +108,19 @@ def read_mapped_arrow(path: Path, schema: pa.Schema, columns: Sequence[str]) -> 
     # Read as the stream that it holds, for the offsets at its end might lead to messages that nobody has looked at.
     stream = content.slice(len(ARROW_MAGIC))
     for message in pa.ipc.MessageReader.open_stream(stream):
-        if _is_compressed(message.metadata):
-            raise pa.ArrowInvalid("it is compressed")
+        if _unfolds(message.metadata):
+            raise pa.ArrowInvalid("it is compressed, or has a dictionary")
     with pa.ipc.open_stream(stream) as reader:
         require_types(reader.schema, schema)
+        require_tensors(reader.schema, columns, schema)
         table = reader.read_all()
     if reader.stats.num_record_batches != batches:
         raise pa.ArrowInvalid(f"it holds {reader.stats.num_record_batches} batches of the {batches} at its end")
     return table.select(columns)
 
 
-def _is_compressed(metadata: pa.Buffer) -> bool:
-    """Whether a message says so: its third field is a header, a record batch's fourth the way of compression.
+def _unfolds(metadata: pa.Buffer) -> bool:
+    """Whether a message is a dictionary, or compressed: its third field is a header, a record batch's fourth the way.
 
     Neither is to be had from pyarrow before it has unfolded the message. The layout is that of FlatBuffers.
     """
@@ -123,8 +137,10 @@ def _is_compressed(metadata: pa.Buffer) -> bool:
     try:
         root: int = struct.unpack_from("<I", data, 0)[0]
         header = field(root, 2)
-        is_batch = struct.unpack_from("<B", data, field(root, 1))[0] == 3
-        return is_batch and field(header + struct.unpack_from("<I", data, header)[0], 3) != 0
+        kind = struct.unpack_from("<B", data, field(root, 1))[0]
+        return kind == DICTIONARY_BATCH or (
+            kind == RECORD_BATCH and field(header + struct.unpack_from("<I", data, header)[0], 3) != 0
+        )
     except struct.error as error:
         raise pa.ArrowInvalid("a message in it is damaged") from error
 

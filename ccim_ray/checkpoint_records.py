@@ -67,9 +67,9 @@ def damaged_record(path: Path) -> str | None:
             (folder,) = folders  # torch.save names it by the file, or "archive" where it writes to memory
             _require_plain(records.read(f"{folder}/data.pkl"), {name.partition("/")[2]: sizes[name] for name in sizes})
     # EOFError has no words, and none would read as sound.
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, zlib.error, LookupError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, zlib.error, LookupError, OverflowError) as error:
         return str(error) or type(error).__name__
-    except (pickle.UnpicklingError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+    except (pickle.UnpicklingError, TypeError, AttributeError, MemoryError) as error:
         return f"its description is not one of tensors: {error}"
     return None
 

@@ -222,8 +222,6 @@ def read_shard(path: Path, columns: list[str] = SHARD_COLUMNS) -> pa.Table:
         table = read(path, _TEXTS_OF_SHARDS, columns)
         written = (table.schema.metadata or {}).get(DIGEST)  # none by versions before this one
         table.validate(full=True)  # damaged offsets would be followed to anywhere
-        if columns == SHARD_COLUMNS and not isinstance(table.schema.field("rows").type, pa.FixedShapeTensorType):
-            raise ValueError("its rows are of another type")
         if written and columns == SHARD_COLUMNS:
             rows = [chunk.to_numpy_ndarray() for chunk in table["rows"].chunks]
             if written != _shard_digest(table["subject_id"].to_pylist(), table["reason"].to_pylist(), rows):

@@ -255,3 +255,12 @@ def test_two_records_of_one_name_are_damage(tmp_path):
     written(path, checkpoint_of(None), {"data.pki": description(checkpoint_of(None))})
     path.write_bytes(path.read_bytes().replace(b"archive/data.pki", b"archive/data.pkl"))
     assert damaged_record(path) == "its records are not those of one checkpoint"
+
+
+def test_a_record_that_is_said_to_be_encrypted_is_damaged(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"step": 1}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\1\2") + 8] ^= 1  # the flag of encryption in the first entry of the directory
+    path.write_bytes(content)
+    assert "encrypted" in damaged_record(path)

@@ -291,11 +291,7 @@ def _read_download(source: Path, sha256: str, allow_pickle: bool) -> _Download:
     if start.startswith(ZIP_START):
         _refuse_records(source)
     else:
-        # Mapped, for of an open file as many bytes would be asked for as the pickle claims.
-        with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            wrong = long_name(mapped, OLD_PICKLES)
-        if wrong:
-            raise _unreadable(source, ValueError(wrong))
+        _refuse_long_names(source)
     content, form = _unpickle(source, sha256, allow_pickle)
     if isinstance(content, Mapping) and "state_dict" in content:
         arch = content.get("arch")
@@ -311,7 +307,18 @@ def _refuse_records(source: Path) -> None:
             for name in records.namelist():
                 if not wrong and name.endswith("data.pkl"):
                     wrong = long_name(io.BytesIO(records.read(name)))
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, struct.error, OSError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, struct.error, OSError) as error:
+        raise _unreadable(source, error) from error
+    if wrong:
+        raise _unreadable(source, ValueError(wrong))
+
+
+def _refuse_long_names(source: Path) -> None:
+    try:
+        # Mapped, for of an open file as many bytes would be asked for as the pickle claims.
+        with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            wrong = long_name(mapped, OLD_PICKLES)
+    except (OSError, ValueError) as error:
         raise _unreadable(source, error) from error
     if wrong:
         raise _unreadable(source, ValueError(wrong))
