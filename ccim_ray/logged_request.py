@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections import Counter
@@ -11,12 +10,13 @@ from pathlib import Path
 
 from ccim_ray.command_line import default_storage
 from ccim_ray.datasets.dataset import Dataset
+from ccim_ray.derived_inputs import EMBEDDED_WORLD
 from ccim_ray.perception.weight_files import file_digest
 from ccim_ray.plan import Plan, PlannedTrial
 from ccim_ray.reporting import MLFLOW_ADDRESS
 from ccim_ray.results import notes_of
 from ccim_ray.sweep_request import SweepRequest
-from ccim_ray.tracking import LoggedData, default_tracking_uri, without_password
+from ccim_ray.tracking import LoggedData, database_under, without_password
 
 MOST_COLUMNS = 8
 """Parameters shown beside the scores; the others are a click away."""
@@ -60,19 +60,20 @@ def mlflow_command(request: SweepRequest) -> str:
 
 def predict_command(request: SweepRequest, model: str) -> str:
     """What predicts with a model of the request's runs, typed where the request was."""
-    storage, named = request.storage, os.environ.get("CCIM_RAY_STORAGE") or default_storage()
+    storage, uri = request.storage, request.tracking_uri
     flags = ["--model", model]
     if storage.bucket:
         flags += ["--storage", storage.bucket.address]
-    elif storage.root != Path(named).expanduser().absolute():
+    elif storage.root != Path(default_storage()).expanduser().absolute():
         flags += ["--storage", str(storage.root)]
-    if request.tracking_uri != default_tracking_uri(storage.root):
-        flags += ["--tracking-uri", without_password(request.tracking_uri)]
+    if uri != database_under(storage.root) and without_password(uri) == uri:
+        flags += ["--tracking-uri", uri]
+    if request.dataset != EMBEDDED_WORLD:
+        flags += ["--images", "DIR"]
     home = Path(__file__).parents[1]
     checkout = (home / "pyproject.toml").exists()
     job = [str(_from_here(home / "jobs" / "predict.py"))] if checkout else ["-m", "ccim_ray", "predict"]
-    python = Path(sys.executable)
-    return shlex.join([str(_from_here(python)) if python.is_relative_to(Path.cwd()) else "python", *job, *flags])
+    return shlex.join([str(_from_here(Path(sys.executable))), *job, *flags])
 
 
 def _from_here(program: Path) -> Path:

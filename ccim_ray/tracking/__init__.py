@@ -5,7 +5,7 @@ date at any time and any number of times: lines that the run already holds are n
 """
 
 from ccim_ray.tracking.best_trial import best_trial, finished_trials
-from ccim_ray.tracking.connection import default_tracking_uri, logged_experiments, without_password
+from ccim_ray.tracking.connection import database_under, default_tracking_uri, logged_experiments, without_password
 from ccim_ray.tracking.model import fetch_model, load_model, model_data
 from ccim_ray.tracking.reading import LoggedExperiment, read_experiments, read_histories
 from ccim_ray.tracking.registered_models import best_uri
@@ -20,6 +20,7 @@ __all__ = [
     "TrialRun",
     "best_trial",
     "best_uri",
+    "database_under",
     "default_tracking_uri",
     "fetch_model",
     "finished_trials",

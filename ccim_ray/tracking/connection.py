@@ -35,8 +35,13 @@ DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 def default_tracking_uri(storage: Path) -> str:
     """MLFLOW_TRACKING_URI, else a SQLite database under ``storage``. Creates nothing."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or database_under(storage)
+
+
+def database_under(storage: Path) -> str:
+    """The SQLite database of a storage."""
     # The path is absolute because jobs and trials run in folders of their own.
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage.absolute()}/mlflow.db?timeout=60"
+    return f"sqlite:///{storage.absolute()}/mlflow.db?timeout=60"
 
 
 def logged_experiments(uri: str) -> list[str]:
