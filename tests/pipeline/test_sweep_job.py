@@ -66,7 +66,8 @@ def test_the_last_line_predicts_with_the_best_model(tiny_sweep: tuple[Path, Ende
     command = [python, *words, "--plan"]
     shown = subprocess.run(command, cwd=ROOT, env=job_environment(), capture_output=True, text=True, timeout=120)
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert "Model: confounded_scenes, emot_net" in shown.stdout
+    assert shown.stdout.startswith(f"Model: {words[2]}\n")
+    assert f"the test pictures of its embedded world in {storage}" in shown.stdout
 
 
 def test_results_table_follows_the_contract(tiny_sweep: tuple[Path, Ended]) -> None:
