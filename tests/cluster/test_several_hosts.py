@@ -118,21 +118,22 @@ def test_a_sweep_ends_right_though_a_worker_is_cut_off(
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
 
     def status() -> str:
-        return hosts.run("laptop", str(BIN / "ray"), "job", "status", "sweep", environment=cluster).stdout
+        """In small letters: Ray writes of a job that runs RUNNING, and of one that has ended "succeeded"."""
+        return hosts.run("laptop", str(BIN / "ray"), "job", "status", "sweep", environment=cluster).stdout.lower()
 
     def ran_on() -> Counter[str]:
         found = storage.glob("trials/*/environment.json")
         return Counter(json.loads(path.read_text())["ccim.host"] for path in found)
 
     def is_under_way() -> bool:
-        assert "FAILED" not in status(), logs(hosts, cluster)
+        assert "failed" not in status(), logs(hosts, cluster)
         return ran_on()["worker1"] > 0 and ran_on()["worker2"] > 0
 
     wait_until(is_under_way, 600, "trials on both workers")
     hosts.cut("worker2")
     cut_off = ran_on()["worker2"]
-    wait_until(lambda: "SUCCEEDED" in status() or "FAILED" in status(), 600, "the job to end")
-    assert "SUCCEEDED" in status(), logs(hosts, cluster)
+    wait_until(lambda: "succeeded" in status() or "failed" in status(), 600, "the job to end")
+    assert "succeeded" in status(), logs(hosts, cluster)
 
     asked = hosts.run(
         "laptop", sys.executable, "-c", IN_MLFLOW, environment={"MLFLOW_TRACKING_URI": tracking_uri}, timeout=240
