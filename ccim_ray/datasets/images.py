@@ -5,6 +5,7 @@ Suffixes: H, W height and width of the stored picture; C = 3 colour channels (re
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import os
@@ -95,7 +96,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except (IsADirectoryError, PermissionError) as error:
         raise UnreadableImage(path, "image that may not be opened") from error
     except _DECODER_ERRORS as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # that of a place before the start
             # The machine, not the picture: it must not cost a subject its place in every later run.
             raise RequestError(f"cannot read {path}: {error.strerror}; run again when the disk answers") from error
         raise UnreadableImage(path, "truncated or damaged image") from error

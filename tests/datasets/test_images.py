@@ -221,6 +221,15 @@ def test_damaged_bytes_give_a_picture_or_a_named_failure(tmp_path, data, image_f
     assert found_HWC.shape[2] == 3
 
 
+def test_a_picture_that_leads_before_its_own_start_is_damaged(tmp_path):
+    content = bytearray(encoded(Image.fromarray(photo(24, 16)), "TIFF"))
+    content[72] = 6
+    path = tmp_path / "damaged.tif"
+    path.write_bytes(content[:140])
+    with pytest.raises(UnreadableImage, match="truncated or damaged image"):
+        images.read_rgb(path)
+
+
 corner = st.floats(0, 29, allow_nan=False)
 length = st.floats(1, 40, allow_nan=False)
 
