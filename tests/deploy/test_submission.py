@@ -84,7 +84,7 @@ class Cluster:
         return self.ray("job", "submit", *how, "--working-dir", ".", *words, check=check, cwd=self.repository)
 
     def status(self, submission):
-        said = self.ray("job", "status", submission).stdout
+        said = self.ray("job", "status", submission).stdout.upper()  # small letters, of a job that has ended
         return next(word for word in ("SUCCEEDED", "FAILED", "STOPPED", "RUNNING", "PENDING") if word in said)
 
     def wait(self, condition, what, seconds=240):
@@ -165,7 +165,7 @@ def test_a_submitted_sweep_brings_the_package_and_nothing_else(cluster):
     [results] = cluster.storage.glob("sweeps/*/results.csv")
     assert "CCIM N=8" in results.read_text()
 
-    [shipped] = (cluster.folder / "ray").glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
+    [shipped] = (cluster.folder / "ray" / "ray").glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
     assert (shipped / "jobs" / "sweep_dict_size.py").is_file()
     assert not (shipped / "runs").exists()
     assert not (shipped / ".venv").exists()
