@@ -1,6 +1,7 @@
-"""What several test files need: one small embedded world, and a disk that runs full."""
+"""What several test files need: one small embedded world, a browser, and a disk that runs full."""
 
 import resource
+import shutil
 import subprocess
 from contextlib import contextmanager
 
@@ -31,6 +32,20 @@ def small_world(tmp_path_factory):
     root = tmp_path_factory.mktemp("small_world")
     write_world(SMALL_WORLD, root)
     return root
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, without requests of its own. Skips the test where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

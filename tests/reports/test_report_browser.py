@@ -1,7 +1,6 @@
 """The report in a real browser: sorted, unfolded, light and dark, as narrow as a phone, and alone with itself."""
 
 import re
-import shutil
 
 import pytest
 from logged_runs import log_sweep, log_trial, metrics_of, open_sweep
@@ -27,18 +26,6 @@ def page_uri(tmp_path_factory):
         log_trial(tracker, parent, HOSTILE, seed, metrics_of(0.6 + 0.02 * seed) | {"test_do/worst_group": 0.2})
     report(ReportFlags(tracking_uri=uri, out=folder / "out"))
     return (folder / "out" / "report.html").as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
