@@ -31,11 +31,15 @@ class Fault:
     whom: str = "job"
 
 
+Row = tuple[int, str, str]
+"""Of a fault: how often it was tried, what was lost, and how it ended."""
+
+
 @dataclass
 class Table:
-    """Every fault tried: how often, what was lost, and how it ended."""
+    """Every fault that was tried."""
 
-    rows: dict[str, tuple[int, str, str]] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
 
     def add(self, fault: str, times: int, lost: str, result: str) -> None:
         self.rows[fault] = (times, lost, result)

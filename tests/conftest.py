@@ -15,14 +15,15 @@ SMALL_WORLD = WorldSettings(like="caer_s", images=60, image_size=64)
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")  # main stays green; what nobody has seen yet is looked for by `make fuzz`
 
-START_RAY = ("pipeline", "chaos", "cluster")
-"""Folders of tests that share a process: two of Ray's clusters on one machine would find each other."""
+SHARE_A_PROCESS = ("pipeline", "cluster")
+"""Folders whose tests share one cluster of Ray and one sweep."""
 
 
 def pytest_collection_modifyitems(items):
     """Where tests run in several processes (`pytest -n 2 --dist loadgroup`), a file stays in one."""
     for item in items:
-        group = "ray" if item.path.parent.name in START_RAY else str(item.path)
+        folder = item.path.parent.name
+        group = folder if folder in SHARE_A_PROCESS else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -53,45 +53,70 @@ def run_head_grid(
     waiting = deque(groups)
     trainers: list[Any] = [actor.remote(gpus > 0) for _ in range(count)]
     idle = deque(trainers)
+    answers: dict[Any, tuple[list[Trial], int]] = {}
     running: dict[Any, tuple[list[Trial], Any, int]] = {}
+
+    def send(group: list[Trial], trainer: Any, attempt: int) -> None:
+        answers[trainer.answer.remote()] = group, attempt
+        running[trainer.train.remote(group)] = group, trainer, attempt
+
     try:
         while (waiting or running) and not interruption.may_leave():
             while waiting and idle and not interruption.requested:
-                group, trainer = waiting.popleft(), idle.pop()
-                for trial in group:
-                    on_start(trial)
-                    if len(group) == 1:  # a stack keeps nothing before its end: Ctrl-C does not wait for it
-                        interruption.started(trial)
-                running[trainer.train.remote(group)] = group, trainer, 1
-            for ended in ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)[0]:
-                group, trainer, attempt = running.pop(ended)
+                send(waiting.popleft(), idle.pop(), 1)
+            # The answers first: a trainer gives its own before it trains.
+            for ready in ray.wait([*answers, *running], num_returns=1, timeout=LOOK_SECONDS)[0]:
+                if ready in answers:
+                    _have_begun(*answers.pop(ready), on_start, interruption)
+                    continue
+                group, trainer, attempt = running.pop(ready)
                 try:
-                    reasons = _reasons(ended, group)
+                    reasons = _reasons(ready, group)
                 except ray.exceptions.RayError as error:
                     _dismiss(trainer, trainers)
+                    for trial in group:
+                        interruption.ended(trial)
                     if interruption.requested:
-                        for trial in group:
-                            interruption.ended(trial)
                         continue
                     trainer = actor.remote(gpus > 0)
                     trainers.append(trainer)
                     if attempt < ATTEMPTS:
-                        running[trainer.train.remote(group)] = group, trainer, attempt + 1
+                        send(group, trainer, attempt + 1)
                         continue
                     reasons = dict.fromkeys((trial.signature for trial in group), _why_it_died(error))
                 if waiting:
                     idle.append(trainer)
                 else:  # its CPU may be what another one waits for
                     _dismiss(trainer, trainers)
-                for trial in group:
-                    reason = reasons.get(trial.signature)
-                    if reason:
-                        write_failure(trial, reason)
-                    interruption.ended(trial)
-                    on_end(trial, reason)
+                _have_ended(group, reasons, on_end, interruption)
     finally:
         for trainer in trainers:
             ray.kill(trainer)
+
+
+def _have_begun(
+    group: Sequence[Trial], attempt: int, on_start: Callable[[Trial], None], interruption: Interruption
+) -> None:
+    """The process of the trials is there; or has died, which is told when they are asked for."""
+    for trial in group:
+        if attempt == 1:
+            on_start(trial)
+        if len(group) == 1:  # a stack keeps nothing before its end: Ctrl-C does not wait for it
+            interruption.started(trial)
+
+
+def _have_ended(
+    group: Sequence[Trial],
+    reasons: dict[str, str],
+    on_end: Callable[[Trial, str | None], None],
+    interruption: Interruption,
+) -> None:
+    for trial in group:
+        reason = reasons.get(trial.signature)
+        if reason:
+            write_failure(trial, reason)
+        interruption.ended(trial)
+        on_end(trial, reason)
 
 
 def _dismiss(trainer: Any, trainers: list[Any]) -> None:
@@ -127,6 +152,9 @@ class _HeadTrainer:
         threads_of_a_trial()
         self._process = Process(device=torch.device("cuda" if on_gpu else "cpu"))
         self._inputs = ResidentInputs()
+
+    def answer(self) -> None:
+        """Shows that the process is there: one that lacks a CPU may wait for long."""
 
     def train(self, trials: list[Trial]) -> dict[str, str]:
         """What is wrong with the inputs or folders of which trial, by signature."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,16 @@ def test_a_ddp_group_goes_on_when_a_worker_is_killed(tmp_path: Path) -> None:
     TABLE.add("a worker of a DDP group of two killed", 1, "at most one epoch of work", f"equal to the bit; {logged}")
 
 
+@pytest.fixture
+def ray_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder where no other job finds the cluster; a short name, for sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield
+
+
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_of_its_own")
 def test_a_sweep_completes_when_a_node_is_removed(undisturbed: Path, tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 

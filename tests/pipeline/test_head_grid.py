@@ -14,6 +14,7 @@ import pytest
 import torch
 from head_trials import SETTINGS, head_trial, write_inputs
 
+from ccim_ray.pipeline.interruption import Interruption
 from ccim_ray.resources import TrialResources
 from ccim_ray.trial import run_trial, threads_of_a_trial
 from ccim_ray.trial_folder import read_result
@@ -123,6 +124,48 @@ def test_a_trial_whose_process_dies_each_time_is_given_up_and_the_others_are_don
     assert reasons.pop(lethal.signature).startswith("its process died 3 times")
     assert len(killed) == 3
     assert reasons == dict.fromkeys((trial.signature for trial in others), None)
+
+
+def stopped_while_two_train(inputs, tmp_path, cluster, at_a_time, at_request):
+    """Run heads without end until two train, ask for a stop, and return how many had begun by then."""
+    from ccim_ray.pipeline.head_grid import run_head_grid
+
+    trials = [head_trial(inputs, tmp_path, "additive", seed, epochs=10**6) for seed in range(at_a_time)]
+    interruption, begun, ends = Interruption(), [], []
+
+    def request():
+        while len(list(tmp_path.glob("*/journal.jsonl"))) < 2:
+            time.sleep(0.05)
+        interruption.request()
+        at_request()
+
+    asking = threading.Thread(target=request)
+    asking.start()
+    resources = TrialResources(at_a_time, 0)
+    run_head_grid(trials, cluster, resources, lambda trial, _: ends.append(trial), begun.append, interruption)
+    asking.join()
+    assert ends == []
+    assert not list(tmp_path.glob("*/failure.json"))
+    return len(begun)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_stop_does_not_wait_for_a_process_that_is_not_there_yet(inputs, tmp_path, cluster):
+    assert stopped_while_two_train(inputs, tmp_path, cluster, cluster.cpus + 2, lambda: None) == cluster.cpus
+    assert len(list(tmp_path.glob("*/checkpoint.pt"))) == cluster.cpus
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_process_that_dies_after_the_request_to_stop_is_not_replaced(inputs, tmp_path, cluster):
+    def kill_all():
+        for process in descendants(os.getpid()):
+            with contextlib.suppress(OSError):
+                if "_HeadTrainer.train" in title(process):
+                    os.kill(process, signal.SIGKILL)
+
+    assert stopped_while_two_train(inputs, tmp_path, cluster, 2, kill_all) == 2
 
 
 @pytest.mark.slow
