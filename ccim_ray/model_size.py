@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def size_lines(plan: Plan) -> list[str]:
 
 def model_size(experiment: Experiment, num_categories: int) -> ModelSize:
     """Size of the experiment's model; no weight is loaded or drawn for its trunks."""
-    trunks = {view: _undrawn_backbone(trunk.arch) for view, trunk in experiment.trunks.items()}
+    trunks = {view: _undrawn_backbone(trunk.arch, view) for view, trunk in experiment.trunks.items()}
     recogniser = assemble_recogniser(experiment, num_categories, blank_dictionary(experiment), trunks).eval()
     with _Operations() as operations, torch.no_grad():
         recogniser(one_subject(experiment))
@@ -60,8 +61,12 @@ def model_size(experiment: Experiment, num_categories: int) -> ModelSize:
     return ModelSize(_parameters(recogniser) - frozen, frozen, operations.counted)
 
 
-def _undrawn_backbone(arch: str) -> Backbone:
-    """A backbone whose weights have shapes and no values: drawing them takes a second for the larger networks."""
+@cache
+def _undrawn_backbone(arch: str, view: str) -> Backbone:
+    """A backbone whose weights have shapes and no values: drawing them takes a second for the larger networks.
+
+    The models of a plan share it, but not the views of one model: its parameters are counted for each.
+    """
     with torch.device("meta"):
         network = build_network(arch, 1)
     values = {name: torch.empty(value.shape, dtype=value.dtype) for name, value in network.state_dict().items()}

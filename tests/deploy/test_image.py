@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,9 @@ def instructions():
         yield word, rest.strip()
 
 
-def script(arguments):
-    """A shell script that does what the instructions say, in order."""
-    lines = ["set -eu"]
+def script(arguments, interpreter):
+    """A shell script that does what the instructions say, in order; of the image they start from, ``python``."""
+    lines = ["set -eu", f"mkdir /opt/image && ln -s {interpreter} /opt/image/python", "export PATH=/opt/image:$PATH"]
     for word, rest in instructions():
         if word == "RUN":
             lines.append(f"( {rest}\n)")
@@ -80,6 +81,18 @@ def private(tmp_path):
     return tmp_path / "image"
 
 
+@pytest.fixture
+def interpreter():
+    """A Python of this machine that a user without rights may run, as that of the image; root's own is hidden."""
+    asked = "import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))"
+    without_rights = ("setpriv", "--reuid", "10001", "--regid", "10001", "--clear-groups")
+    for found in (os.path.realpath(sys.executable), "/usr/local/bin/python3", "/usr/bin/python3"):
+        ended = subprocess.run([*without_rights, found, "-c", asked], capture_output=True, check=False)
+        if ended.returncode == 0:
+            return found
+    pytest.skip("no Python 3.11 to 3.13 here that a user without rights may run")
+
+
 def test_the_steps_end_without_root():
     words = [word for word, _ in instructions()]
     assert words.count("USER") == 1
@@ -95,10 +108,10 @@ def test_an_unknown_device_stops_the_build(private):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_steps_make_an_environment_that_runs_a_job(private):
+def test_the_steps_make_an_environment_that_runs_a_job(private, interpreter):
     """The wheels of DEVICE=gpu run on CPUs too; 6 GB are installed and taken away again."""
     try:
-        ended = in_private_folders(private, script({"DEVICE": "gpu"}), timeout=1700)
+        ended = in_private_folders(private, script({"DEVICE": "gpu"}, interpreter), timeout=1700)
         assert ended.returncode == 0, ended.stderr[-2000:]
         assert "--sizes" in ended.stdout
     finally:
