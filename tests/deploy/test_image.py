@@ -85,9 +85,10 @@ def private(tmp_path):
 def interpreter():
     """A Python of this machine that a user without rights may run, as that of the image; root's own is hidden."""
     asked = "import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))"
-    without_rights = ("setpriv", "--reuid", "10001", "--regid", "10001", "--clear-groups")
+    # setpriv gives up its rights after it has found the program: a shell finds this one without them.
+    user = ("setpriv", "--reuid", "10001", "--regid", "10001", "--clear-groups", "sh", "-c", 'exec "$0" "$@"')
     for found in (os.path.realpath(sys.executable), "/usr/local/bin/python3", "/usr/bin/python3"):
-        ended = subprocess.run([*without_rights, found, "-c", asked], capture_output=True, check=False)
+        ended = subprocess.run([*user, found, "-c", asked], capture_output=True, check=False)
         if ended.returncode == 0:
             return found
     pytest.skip("no Python 3.11 to 3.13 here that a user without rights may run")
