@@ -328,6 +328,8 @@ def run(job: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         status = 130
         print(f"interrupted: the same command goes on from here: {typed_command(sys.argv)}", file=sys.stderr)
+    except SystemExit as left:  # by SIGTERM
+        status = left.code if isinstance(left.code, int) else 1
     event("end", status=status)
     sys.stdout.flush()
     raise SystemExit(status)

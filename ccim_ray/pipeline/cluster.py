@@ -32,6 +32,8 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 
+LEAVING = "SIGTERM: leaving; the same command goes on from the last epochs"
+
 REQUEST_ERROR = re.compile(rf"^{re.escape(RequestError.__module__)}\.RequestError: (.+)$", re.MULTILINE)
 
 
@@ -112,13 +114,13 @@ def _dashboard() -> bool | None:
 def leave_on_sigterm() -> None:
     """On SIGTERM (``ray job stop``, preemption) say so in a line, and exit with 143.
 
-    What is finished is on disk by then: shards, dictionaries, and of every trial a checkpoint of its last epoch.
+    What is finished is on disk by then: shards and dictionaries. While trials run, an Interruption handles it instead.
 
     To be called after join_cluster: Ray installs a handler of its own that aborts the process after three seconds.
     """
 
     def handler(number: int, frame: FrameType | None) -> None:
-        say("SIGTERM: leaving; the same command goes on from the last epochs")
+        say(LEAVING)
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, handler)

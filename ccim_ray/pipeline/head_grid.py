@@ -99,7 +99,7 @@ def _have_begun(
 ) -> None:
     """The process of the trials is there; or has died, which is told when they are asked for."""
     for trial in group:
-        if attempt == 1:
+        if attempt == 1 and not interruption.requested:
             on_start(trial)
         if len(group) == 1:  # a stack keeps nothing before its end: Ctrl-C does not wait for it
             interruption.started(trial)

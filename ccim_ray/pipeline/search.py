@@ -130,10 +130,10 @@ class _Search:
         )
         for _, planned in before:
             progress.know(planned)
-        with follow_trials(progress), self.interruption.on_ctrl_c():
+        with follow_trials(progress), self.interruption.on_signals():
             tune_trials(self, base, self.metric, to_run, self.stopping, *where, self.interruption)
         if self.interruption.requested and not self.is_complete:
-            raise KeyboardInterrupt
+            self.interruption.leave()
 
     def propose(self, tune_id: str) -> Trial | None:
         """The next trial that nobody has trained yet; what another job has, is told to the study at once."""

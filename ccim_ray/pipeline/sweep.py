@@ -153,7 +153,7 @@ def _recording(
 def _train(plan: Plan, request: SweepRequest, cluster: ClusterResources, recorder: Recorder, dataset: Dataset) -> None:
     """Run the open trials, those of one kind together; tell of each as it ends.
 
-    Raises KeyboardInterrupt where Ctrl-C stopped them.
+    Raises KeyboardInterrupt or SystemExit where a signal stopped them.
     """
     to_run = [planned for planned in plan.trials if planned.is_open]
     say(f"Training {len(to_run)} trials, {_concurrency(to_run, request, cluster)} at a time")
@@ -180,7 +180,7 @@ def _train(plan: Plan, request: SweepRequest, cluster: ClusterResources, recorde
         if damaged:
             say(f"  {_title(planned, request)}: {damaged}; it is trained anew")
     interruption = Interruption()
-    with follow_trials(progress), interruption.on_ctrl_c():
+    with follow_trials(progress), interruption.on_signals():
         for _, group in groupby(sorted(to_run, key=_kind), key=_kind):
             trials = [planned.trial for planned in group]
             started = time.monotonic()
@@ -195,7 +195,7 @@ def _train(plan: Plan, request: SweepRequest, cluster: ClusterResources, recorde
                 rates.record(rate, units, time.monotonic() - started)
                 _record_steps(rates, trials, len(dataset.subjects), request.resources.device(cluster))
     if interruption.requested and _any_unfinished(plan):
-        raise KeyboardInterrupt
+        interruption.leave()
 
 
 def _record_steps(rates: Rates, trials: Sequence[Trial], subjects: int, device: str) -> None:

@@ -95,7 +95,7 @@ def test_sigterm_is_one_line_and_the_same_command_goes_on(undisturbed: Path, tmp
     assert_equal(storage, undisturbed)
     logged = assert_logged_once(f"sqlite:///{storage}/mlflow.db", storage)
     TABLE.add(
-        "SIGTERM while preparing, and while training", 2, "at most one epoch a trial", f"equal to the bit; {logged}"
+        "SIGTERM while preparing, and while training", 2, "nothing that was finished", f"equal to the bit; {logged}"
     )
 
 

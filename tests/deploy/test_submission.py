@@ -196,9 +196,8 @@ def test_a_stopped_job_saves_and_the_same_job_goes_on(cluster):
     cluster.wait(lambda: cluster.status("second") == "STOPPED", "the job to leave again")
     went_on = cluster.journals()[path]
     assert [line["step"] for line in went_on] == list(range(len(went_on)))
-    # A second checkpoint would do; what is asked for is that it did not begin at the beginning.
     kept = [line for line, earlier in zip(went_on, trained, strict=False) if line == earlier]
-    assert len(kept) > len(trained) // 2
+    assert len(kept) >= len(trained) - 1  # one may have ended after the checkpoint that it left with
 
 
 @pytest.mark.timeout(120)

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def handled():
 def test_a_job_in_the_background_goes_on_ignoring_it(handled):
     handled(signal.SIG_IGN)
     interruption = Interruption()
-    with interruption.on_ctrl_c():
+    with interruption.on_signals():
         signal.raise_signal(signal.SIGINT)
     assert not interruption.requested
 
@@ -75,13 +76,54 @@ def test_a_job_in_the_background_goes_on_ignoring_it(handled):
 def test_ctrl_c_asks_once_and_then_leaves(capsys, handled):
     handled(signal.default_int_handler)
     interruption = Interruption()
-    with interruption.on_ctrl_c():
+    with interruption.on_signals():
         signal.raise_signal(signal.SIGINT)
         assert interruption.requested
         for thread in threading.enumerate():
-            if thread.name == "ctrl-c":
+            if thread.name == "told-to-stop":
                 thread.join()
         assert "Ctrl-C again leaves at once" in capsys.readouterr().out
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_sigterm_waits_for_half_of_the_notice_and_then_leaves(trials, capsys, handled, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "1")
+    interruption = Interruption()
+    interruption.started(trials[0])
+    with interruption.on_signals():
+        signal.raise_signal(signal.SIGTERM)
+        for thread in threading.enumerate():
+            if thread.name == "told-to-stop":
+                thread.join()
+        assert "SIGTERM: leaving; the same command goes on from the last epochs" in capsys.readouterr().out
+        assert not interruption.may_leave()
+        time.sleep(0.6)
+        assert interruption.may_leave()
+    with pytest.raises(SystemExit) as left:
+        interruption.leave()
+    assert left.value.code == 143
+
+
+def test_sigterm_does_not_wait_longer_than_for_an_epoch(trials, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "600")
+    interruption = Interruption()
+    interruption.started(trials[0])
+    with interruption.on_signals():
+        signal.raise_signal(signal.SIGTERM)
+        checkpoint(trials[0], 40)
+        assert interruption.may_leave()
+
+
+def test_a_second_sigterm_does_what_it_did_before(trials, handled):
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        with Interruption().on_signals():
+            signal.raise_signal(signal.SIGTERM)
+            assert seen == []
+            signal.raise_signal(signal.SIGTERM)
+        assert seen == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
