@@ -27,10 +27,17 @@ def instructions():
         yield word, rest.strip()
 
 
+def is_left_out(word, rest):
+    """apt-get writes to /usr and /var, which are this machine's: what it installs is read below, and not installed."""
+    return word == "RUN" and rest.startswith("apt-get ")
+
+
 def script(arguments, interpreter):
     """A shell script that does what the instructions say, in order; of the image they start from, ``python``."""
     lines = ["set -eu", f"mkdir /opt/image && ln -s {interpreter} /opt/image/python", "export PATH=/opt/image:$PATH"]
     for word, rest in instructions():
+        if is_left_out(word, rest):
+            continue
         if word == "RUN":
             lines.append(f"( {rest}\n)")
         elif word == "ENV":
@@ -51,7 +58,10 @@ def script(arguments, interpreter):
         else:
             assert word == "FROM", word
     # The variables of the image stay; those of the machine that would change the outcome go.
-    lines.append(f"cd {folder} && HOME=/home/{user} setpriv --reuid {user} --regid {user} --clear-groups {command}")
+    as_user = f"HOME=/home/{user} setpriv --reuid {user} --regid {user} --clear-groups"
+    lines.append(f"cd {folder} && {as_user} {command}")
+    # So `ray up` runs its commands; and its token is readable for the group of this number.
+    lines += [f"{as_user} bash --login -c 'ray --version'", f"id --group {user}"]
     return "\n".join(lines)
 
 
@@ -100,6 +110,21 @@ def test_the_steps_end_without_root():
     assert not {"RUN", "COPY"} & set(words[words.index("USER") :])
 
 
+def test_one_step_alone_is_not_run_here_and_it_installs_what_ray_up_copies_with():
+    [left_out] = [rest for word, rest in instructions() if is_left_out(word, rest)]
+    assert "install --yes --no-install-recommends rsync &&" in left_out
+    assert left_out.endswith("rm -rf /var/lib/apt/lists/*")
+
+
+def test_a_login_shell_finds_the_environment(private):
+    """/etc/profile sets a PATH of its own, and `ray up` runs every command in a login shell."""
+    [step] = [rest for word, rest in instructions() if word == "RUN" and "/etc/profile.d" in rest]
+    asked = "HOME=/nowhere bash --login -c 'echo $PATH'"
+    before, after = in_private_folders(private, f"{asked}\n( {step} )\n{asked}").stdout.split()
+    assert not before.startswith("/opt/venv/bin:")
+    assert after.startswith("/opt/venv/bin:")
+
+
 def test_an_unknown_device_stops_the_build(private):
     steps = [rest for word, rest in instructions() if word == "RUN" and "DEVICE" in rest]
     assert len(steps) == 1
@@ -115,5 +140,8 @@ def test_the_steps_make_an_environment_that_runs_a_job(private, interpreter):
         ended = in_private_folders(private, script({"DEVICE": "gpu"}, interpreter), timeout=1700)
         assert ended.returncode == 0, ended.stderr[-2000:]
         assert "--sizes" in ended.stdout
+        *_, version, group = ended.stdout.splitlines()
+        assert version.startswith("ray, version ")
+        assert f"sudo chgrp {group} /tmp/ray_tmp_mount/" in (ROOT / "deploy" / "ray_up.yaml").read_text()
     finally:
         shutil.rmtree(private, ignore_errors=True)
