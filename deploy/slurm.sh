@@ -23,6 +23,22 @@ cd "${SLURM_SUBMIT_DIR:-.}"
 # shellcheck source=/dev/null
 source .venv/bin/activate
 
+cpus=${SLURM_CPUS_PER_TASK:-1}
+# Since SLURM 22.05 srun does not take over what sbatch was told, and its steps would have one CPU each.
+export SRUN_CPUS_PER_TASK=$cpus
+
+hosts=()
+while IFS= read -r host; do hosts+=("$host"); done < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${hosts[0]}
+address=$(srun --nodes 1 --ntasks 1 --nodelist "$head" hostname --ip-address)
+address=${address%% *}
+case ${#hosts[@]}:$address in
+    1:*) ;;
+    *:127.* | *:::1)
+        echo "error: $head gives $address as its own address, where no other node finds it; mend its /etc/hosts" >&2
+        exit 2 ;;
+esac
+
 # Nodes are shared with others, so nobody joins this cluster without its token. Every allocation has its own.
 umask 077
 state=$(mktemp -d "$PWD/.ray-$SLURM_JOB_ID-XXXXXX")
@@ -31,14 +47,8 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$state/token"
 # In /tmp/ray, Ray's own choice, clusters of other users would be in the way.
 export RAY_TMPDIR="/tmp/ccim_ray-$SLURM_JOB_ID"
 
-hosts=()
-while IFS= read -r host; do hosts+=("$host"); done < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-head=${hosts[0]}
-address=$(srun --nodes 1 --ntasks 1 --nodelist "$head" hostname --ip-address)
-address=${address%% *}
 # Two jobs of one user may share a node.
 port=${RAY_PORT:-$((20000 + SLURM_JOB_ID % 20000))}
-cpus=${SLURM_CPUS_PER_TASK:-1}
 gpus=${SLURM_GPUS_ON_NODE:-0}
 steps=()
 job=

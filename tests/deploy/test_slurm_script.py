@@ -23,7 +23,8 @@ while [ $# -gt 0 ]; do
         *) break ;;
     esac
 done
-[ "$1" != hostname ] || { echo 127.0.0.1; exit; }
+: "${SRUN_CPUS_PER_TASK:?is not set, and since SLURM 22.05 a step without it has one CPU}"
+[ "$1" != hostname ] || { echo "$ADDRESS_OF_THE_HEAD"; exit; }
 exec "$@"
 """
 SCONTROL = "#!/usr/bin/env bash\necho node1\necho node2\n"
@@ -59,6 +60,16 @@ def test_what_is_missing_is_said_in_one_line(tmp_path):
     assert no_environment.stderr == f"error: {tmp_path}/.venv is missing; run make install there\n"
 
 
+def address_here():
+    """One that is not a loopback address, which the script refuses; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("no address here but the loopback's")
+        return asked.getsockname()[0]
+
+
 @pytest.fixture
 def allocation():
     """Environment of a job with two nodes, and the folder it was sent from."""
@@ -86,6 +97,7 @@ def allocation():
         "SLURM_JOB_ID": job,
         "SLURM_JOB_NODELIST": "node[1-2]",
         "SLURM_CPUS_PER_TASK": "1",
+        "ADDRESS_OF_THE_HEAD": address_here(),
         "RAY_PORT": str(port),
     }
     yield environment, submitted
@@ -93,6 +105,25 @@ def allocation():
     end_processes_naming(f"ccim_ray-{job}")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(f"/tmp/ccim_ray-{job}", ignore_errors=True)
+
+
+@pytest.mark.parametrize("address", ["127.0.1.1", "::1", "127.0.0.1 ::1"])
+def test_a_head_that_names_itself_by_a_loopback_address_is_refused(allocation, address):
+    environment, submitted = allocation
+    ended = run("probe.py", **environment | {"ADDRESS_OF_THE_HEAD": address})
+    first = address.partition(" ")[0]
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        f"error: node1 gives {first} as its own address, where no other node finds it; mend its /etc/hosts\n",
+    )
+    assert not list(submitted.glob(".ray-*"))
+
+
+def test_every_step_is_told_its_cpus(allocation):
+    environment, submitted = allocation
+    srun = submitted.parent / "bin" / "srun"
+    srun.write_text('#!/usr/bin/env bash\necho "steps of $SRUN_CPUS_PER_TASK CPUs" >&2\nexit 1\n')
+    assert run("probe.py", **environment | {"SLURM_CPUS_PER_TASK": "6"}).stderr == "steps of 6 CPUs\n"
 
 
 @pytest.mark.slow
@@ -112,7 +143,7 @@ def test_a_job_runs_on_both_nodes_and_leaves_nothing_behind(allocation):
     assert "nodes 2 cpus 2.0 token" in ended.stdout
     assert not list(submitted.glob(".ray-*"))
     assert not Path(f"/tmp/ccim_ray-{environment['SLURM_JOB_ID']}").exists()
-    assert processes_naming(f"127.0.0.1:{environment['RAY_PORT']}") == []
+    assert processes_naming(f"{environment['ADDRESS_OF_THE_HEAD']}:{environment['RAY_PORT']}") == []
 
 
 @pytest.mark.slow
