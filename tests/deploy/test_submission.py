@@ -6,6 +6,7 @@ It has ports, a home and a temporary folder of its own, so it meets no other clu
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -170,6 +171,17 @@ def test_a_submitted_sweep_brings_the_package_and_nothing_else(cluster):
     assert not (shipped / "runs").exists()
     assert not (shipped / ".venv").exists()
     assert sum(path.stat().st_size for path in shipped.rglob("*") if path.is_file()) < 20 * 2**20
+
+
+@pytest.mark.timeout(600)
+def test_a_submitted_plan_is_of_the_cluster(cluster):
+    """Hours and cost are known once a trial was measured there, such as in the test above."""
+    job = ("--", "python", "jobs/sweep_dict_size.py", *SMOKE, "--epochs", "2", "--sizes", "32", "--seeds", "7")
+    before = set(cluster.storage.glob("trials/*"))
+    said = cluster.submit(*job, "--plan", "--price-per-hour", "2.50").stdout
+    assert "Training on 2 CPUs, no GPU:" in said
+    assert re.search(r"Cost( of training: [\d.]+, at 2\.5 for an hour of one CPU|: not known)", said)
+    assert set(cluster.storage.glob("trials/*")) == before
 
 
 @pytest.mark.timeout(600)

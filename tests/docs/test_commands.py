@@ -43,6 +43,8 @@ BY_A_TEST = {
     + "test_a_submitted_sweep_brings_the_package_and_nothing_else",
     "ray job submit --working-dir . -- python jobs/sweep_dict_size.py --max-concurrent 8": CLUSTER
     + "test_a_submitted_sweep_brings_the_package_and_nothing_else",
+    "ray job submit --working-dir . -- python jobs/sweep_dict_size.py --plan --price-per-hour 2.50": CLUSTER
+    + "test_a_submitted_plan_is_of_the_cluster",
     "ray job stop ID": CLUSTER + "test_a_stopped_job_saves_and_the_same_job_goes_on",
     "RAY_AUTH_MODE=token ray start --address machine1:6379": "tests/deploy/test_slurm_script.py::"
     "test_a_job_runs_on_both_nodes_and_leaves_nothing_behind",
@@ -71,7 +73,11 @@ BY_A_TEST = {
 
 DATA = "needs a real dataset or published weights, which may not be shipped"
 KUBERNETES = "needs Kubernetes; the manifests are validated in tests/deploy/test_manifests.py"
-ENGINE = "needs an engine and a registry; the steps are run in tests/deploy/test_image.py"
+ENGINE = "needs an engine and a registry"
+CPU_IMAGE = (
+    "needs an engine, and PyTorch's own index for the torch without CUDA, which not every machine reaches; "
+    "tests/deploy/test_image.py runs the steps of DEVICE=gpu"
+)
 MACHINES = "needs other machines"
 AWS = "needs an account; the file is validated in tests/deploy/test_manifests.py"
 HOURS = "takes hours; the job in preset smoke is run by tests/deconfounders/test_deconfounder_trials.py"
@@ -89,8 +95,12 @@ NOT_HERE = {
     "pip install boto3": AWS,
     "ray up deploy/ray_up.yaml": AWS,
     "ray dashboard deploy/ray_up.yaml &": AWS,
+    "ray rsync-down deploy/ray_up.yaml /shared/runs/sweeps/ sweeps/": AWS,
+    "ray rsync-up deploy/ray_up.yaml /data/emotic/ /shared/emotic/": AWS,
+    "ray rsync-up deploy/ray_up.yaml ~/.cache/ccim_ray/weights/ /shared/weights/": AWS,
     "ray down deploy/ray_up.yaml": AWS,
-    "CCIM_RAY_STORAGE=/shared/runs RAY_JOB_STOP_WAIT_TIME_S=60 ray start --head --port 6379": MACHINES,
+    "export CCIM_RAY_STORAGE=/shared/runs CCIM_RAY_WEIGHTS=/shared/weights": MACHINES,
+    "RAY_JOB_STOP_WAIT_TIME_S=60 ray start --head --port 6379": MACHINES,
 }
 NOT_HERE_BY_START = {
     "kubectl ": KUBERNETES,
@@ -98,7 +108,7 @@ NOT_HERE_BY_START = {
     "export RAY_AUTH_MODE=token RAY_API": KUBERNETES,
     "helm ": KUBERNETES,
     "docker push ": ENGINE,
-    "docker build -f deploy/Dockerfile -t registry.example.org/ccim-ray:cpu": ENGINE,
+    "docker build -f deploy/Dockerfile -t registry.example.org/ccim-ray:cpu": CPU_IMAGE,
     "for host in ": MACHINES,
     "for world in ": HOURS,
     "for baseline in ": HOURS,
