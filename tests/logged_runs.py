@@ -31,15 +31,22 @@ VALUES = {
 TAGS = {"ccim.data_fingerprint": "f1ng3r", "mlflow.source.git.commit": "c0ffee", "ccim.version.torch": "2.14.1"}
 
 
-def open_sweep(tracker: Tracker, space: Space = SPACE, seeds=(0, 1, 2), sweep_id="sweep1", **tags: str) -> str:
+def open_sweep(
+    tracker: Tracker,
+    space: Space = SPACE,
+    seeds=(0, 1, 2),
+    sweep_id="sweep1",
+    baseline: str = "emot_net",
+    **tags: str,
+) -> str:
     """Run id of a new parent that was asked for every setting of the space with these seeds."""
     entries = [
-        LedgerEntry("emot_net", setting, space.axis.get(setting), {seed: Path(f"{seed}") for seed in seeds})
+        LedgerEntry(baseline, setting, space.axis.get(setting), {seed: Path(f"{seed}") for seed in seeds})
         for setting in space.changes
     ]
-    constants = [constant_row("confounded_scenes", "emot_net", "chance", "test_do/accuracy", 0.1817)]
+    constants = [constant_row("confounded_scenes", baseline, "chance", "test_do/accuracy", 0.1817)]
     described = description_tags(space, entries) | constant_tags(constants)
-    return tracker.open_parent(sweep_id, f"{space.name} of emot_net", {}, {**TAGS, **described, **tags})
+    return tracker.open_parent(sweep_id, f"{space.name} of {baseline}", {}, {**TAGS, **described, **tags})
 
 
 def log_trial(

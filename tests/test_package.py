@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def test_no_file_is_longer_than_one_reads():
     files = [path for place in (*PLACES, "tests", "benchmarks", "docs") for path in (ROOT / place).rglob("*.py")]
     lines = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in files}
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
+
+
+def test_the_changelog_has_a_heading_for_the_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    headings = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")]
+    assert headings[0] == "## [Unreleased]"
+    assert headings[1].startswith(f"## [{version}] - ")
 
 
 def test_importing_the_package_imports_no_heavy_library():

@@ -50,6 +50,11 @@ BY_A_TEST = {
     "test_a_job_runs_on_both_nodes_and_leaves_nothing_behind",
     "sbatch deploy/slurm.sh jobs/sweep_dict_size.py": "tests/deploy/test_slurm_script.py::"
     "test_a_job_runs_on_both_nodes_and_leaves_nothing_behind",
+    "python docs/make_findings.py runs": "tests/docs/test_make_findings.py::"
+    "test_its_tables_are_those_of_the_logged_sweeps",
+    "python jobs/run_ablations.py": "tests/pipeline/test_ablations_job.py::"
+    "test_every_setting_of_the_space_is_in_the_table",
+    "python jobs/inspect_models.py": "tests/test_inspect_models_job.py::test_numbers_files_and_artefacts",
     "python jobs/report.py": "tests/test_report_job.py::test_a_report_needs_nothing_but_the_database",
     "python jobs/report.py --experiment confounded_scenes/deconfounders": "tests/test_report_job.py::"
     "test_a_report_needs_nothing_but_the_database",
@@ -112,7 +117,6 @@ NOT_HERE_BY_START = {
     "for host in ": MACHINES,
     "for world in ": HOURS,
     "for baseline in ": HOURS,
-    "python docs/make_findings.py": HOURS,
 }
 
 QUICK = ["python jobs/compare_baselines.py --help", "python jobs/compare_baselines.py --plan"]
