@@ -12,7 +12,7 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --gpus-per-node=1
 #SBATCH --time=12:00:00
-# Two minutes before the time is up, this script is told, and the job saves.
+# Two minutes before the time is up, this script is told, and tells the job.
 #SBATCH --signal=B:TERM@120
 #SBATCH --output=ccim_ray-%j.log
 set -euo pipefail
@@ -75,6 +75,8 @@ for host in "${hosts[@]:1}"; do
 done
 
 export RAY_ADDRESS=$address:$port
+# The notice above: for half of it the job waits for the epochs that run.
+export RAY_JOB_STOP_WAIT_TIME_S=100
 python - "${#hosts[@]}" << 'PYTHON'
 import sys
 import time
