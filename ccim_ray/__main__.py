@@ -8,14 +8,12 @@ import sys
 from pathlib import Path
 
 from ccim_ray.command_line import fail
-
-JOBS = Path(__file__).parents[1] / "jobs"
-"""Beside this package in a checkout, and where a wheel is installed."""
+from ccim_ray.layout import home
 
 
 def job_files() -> dict[str, Path]:
     """The file of every job by name."""
-    return {path.stem: path for path in sorted(JOBS.glob("*.py")) if path.stem != "__init__"}
+    return {path.stem: path for path in sorted((home() / "jobs").glob("*.py")) if path.stem != "__init__"}
 
 
 def question(path: Path) -> str:
@@ -43,6 +41,7 @@ def main() -> None:
         fail(f"{name}: there is no such job; python -m ccim_ray lists them")
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     sys.argv = [str(shown), *flags]
+    sys.path.insert(0, str(home()))  # where the job finds search_spaces
     runpy.run_path(str(shown), run_name="__main__")
 
 

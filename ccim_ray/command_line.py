@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TypeVar
 import tyro
 
 from ccim_ray.errors import RequestError
+from ccim_ray.layout import home, is_installed
 
 if TYPE_CHECKING:
     from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
@@ -337,9 +338,9 @@ def run(job: Callable[[], int]) -> None:
 
 def typed_command(argv: Sequence[str]) -> str:
     """What is typed to run the job in ``argv``: by name where it is installed, by its file in a checkout."""
-    job, home = Path(argv[0]), Path(__file__).parents[1]
-    installed = job.parent == home / "jobs" and not (home / "pyproject.toml").exists()
-    return shlex.join(["python", *(["-m", "ccim_ray", job.stem] if installed else [argv[0]]), *argv[1:]])
+    job = Path(argv[0]).absolute()
+    by_name = is_installed() and job.parent == home() / "jobs"
+    return shlex.join(["python", *(["-m", "ccim_ray", job.stem] if by_name else [argv[0]]), *argv[1:]])
 
 
 def fail(message: str) -> NoReturn:

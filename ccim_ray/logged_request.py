@@ -11,6 +11,7 @@ from pathlib import Path
 from ccim_ray.command_line import default_storage
 from ccim_ray.datasets.dataset import Dataset
 from ccim_ray.derived_inputs import EMBEDDED_WORLD
+from ccim_ray.layout import home, is_installed
 from ccim_ray.perception.weight_files import file_digest
 from ccim_ray.plan import Plan, PlannedTrial
 from ccim_ray.reporting import MLFLOW_ADDRESS
@@ -70,9 +71,7 @@ def predict_command(request: SweepRequest, model: str) -> str:
         flags += ["--tracking-uri", uri]
     if request.dataset != EMBEDDED_WORLD:
         flags += ["--images", "DIR"]
-    home = Path(__file__).parents[1]
-    checkout = (home / "pyproject.toml").exists()
-    job = [str(_from_here(home / "jobs" / "predict.py"))] if checkout else ["-m", "ccim_ray", "predict"]
+    job = ["-m", "ccim_ray", "predict"] if is_installed() else [str(_from_here(home() / "jobs" / "predict.py"))]
     return shlex.join([str(_from_here(Path(sys.executable))), *job, *flags])
 
 
