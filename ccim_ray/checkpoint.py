@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ccim_ray.checkpoint_records import damaged_record
 from ccim_ray.errors import RequestError
 from ccim_ray.sealed_files import damage, sealed
-from ccim_ray.storage import atomic_path
+from ccim_ray.storage import write_durably
 
 
 @dataclass
@@ -35,12 +35,11 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, state: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Write progress, model and optimiser, atomically."""
+    """Write progress, model and optimiser, durably."""
     content = {"progress": asdict(state), "model": model.state_dict(), "optimiser": optimiser.state_dict()}
     buffer = io.BytesIO()
-    torch.save(content, buffer)
-    with atomic_path(path) as temporary:  # torch.save itself says of a full disk that a position is unexpected
-        temporary.write_bytes(buffer.getbuffer())
+    torch.save(content, buffer)  # not into the file: of a full disk it says that a position is unexpected
+    write_durably(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Checkpoint | None:
@@ -64,14 +63,13 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimiz
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Write the model's tensors as safetensors, atomically."""
+    """Write the model's tensors as safetensors, durably."""
     save_tensors(path, {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write named tensors as safetensors, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(sealed(save(tensors)))  # save_file would keep other users from reading it
+    """Write named tensors as safetensors, durably."""
+    write_durably(path, sealed(save(tensors)))  # save_file would keep other users from reading it
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from ccim_ray.errors import RequestError
-from ccim_ray.storage import atomic_path
+from ccim_ray.storage import write_durably
 
 CHECKSUM = "crc32"
 
@@ -91,10 +91,7 @@ class Journal:
     def rewind(self, step: int) -> None:
         """Drop every line after ``step``, at once or not at all: the epochs that will be trained again."""
         kept = [line for line in read_journal(self.path) if line.step <= step]
-        with atomic_path(self.path) as replacement, replacement.open("wb") as stream:
-            stream.write(b"".join(_encode(line) for line in kept))
-            stream.flush()
-            os.fsync(stream.fileno())
+        write_durably(self.path, b"".join(_encode(line) for line in kept))
         os.close(self._descriptor)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND)
         self._last_step = kept[-1].step if kept else None

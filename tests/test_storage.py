@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccim_ray.errors import RequestError
-from ccim_ray.storage import Storage, atomic_path, short_digest, write_json
+from ccim_ray.storage import Storage, atomic_path, short_digest, write_durably, write_json
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -75,6 +75,16 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, full_disk):
     assert names(tmp_path) == ["result.json"]
 
 
+def test_a_disk_of_its_own_that_is_full_leaves_the_old_file(small_disk):
+    path = small_disk / "checkpoint.pt"
+    write_durably(path, b"old")
+    with pytest.raises(RequestError, match=f"cannot write {path}: No space left on device; .*--storage"):
+        write_durably(path, bytes(100 << 20))
+    assert path.read_bytes() == b"old"
+    assert names(small_disk) == ["checkpoint.pt"]
+
+
+@settings(deadline=None, max_examples=25)  # each waits for the disk
 @given(JSON_VALUES)
 def test_json_comes_back_and_does_not_depend_on_the_order_of_keys(value):
     import tempfile
