@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ccim_ray.errors import RequestError
 
@@ -72,7 +72,7 @@ def only_process(lock: Path, on_wait: Callable[[], None] = lambda: None) -> Iter
     """Hold the file ``lock``: of several processes, on this machine or sharing the folder, one at a time goes on.
 
     ``on_wait`` is called where another one holds it, and may raise instead of waiting; a process that dies lets go.
-    Raises RequestError where the folder cannot be written.
+    Raises RequestError where the folder cannot be written or its file system has no locks.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -81,11 +81,23 @@ def only_process(lock: Path, on_wait: Callable[[], None] = lambda: None) -> Iter
         raise RequestError(f"cannot write {lock}: {error.strerror}; give a folder that can be written") from error
     with held:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             on_wait()
-            fcntl.flock(held, fcntl.LOCK_EX)
+            _flock(held, fcntl.LOCK_EX)
         yield
+
+
+def _flock(held: IO[str], how: int) -> None:
+    """Raises BlockingIOError where another process holds it and ``how`` says not to wait."""
+    try:
+        fcntl.flock(held, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise RequestError(
+            f"cannot lock {held.name}: {error.strerror}; give a folder whose file system has locks (flock)"
+        ) from error
 
 
 SCRATCH = ".scratch-"

@@ -1,6 +1,11 @@
 """Files appear whole or not at all, and a place that cannot be written is one line."""
 
+import errno
 import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +87,42 @@ def test_a_disk_of_its_own_that_is_full_leaves_the_old_file(small_disk):
         write_durably(path, bytes(100 << 20))
     assert path.read_bytes() == b"old"
     assert names(small_disk) == ["checkpoint.pt"]
+
+
+WITHOUT_LOCKS = """
+import ctypes, platform, struct, sys
+from pathlib import Path
+
+LOAD, EQUALS, RETURN, ALLOW, REFUSE = 0x20, 0x15, 0x06, 0x7FFF0000, 0x00050000 | int(sys.argv[2])
+flock = {"x86_64": 73, "aarch64": 32}[platform.machine()]
+rules = ((LOAD, 0, 0, 0), (EQUALS, 0, 1, flock), (RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW))
+filter = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
+program = ctypes.create_string_buffer(struct.pack("HP", len(rules), ctypes.addressof(filter)))
+kernel = ctypes.CDLL(None)
+if kernel.prctl(38, 1, 0, 0, 0) or kernel.prctl(22, 2, program, 0, 0):
+    sys.exit(77)
+
+from ccim_ray.errors import RequestError
+from ccim_ray.storage import only_process
+try:
+    with only_process(Path(sys.argv[1])):
+        print("held")
+except RequestError as error:
+    print(error)
+"""
+"""The kernel answers flock() with an error in this process, as it does on file systems that have no locks."""
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_folder_without_locks_is_told(tmp_path, code):
+    if platform.machine() not in ("x86_64", "aarch64"):
+        pytest.skip("the number of flock() is not known here")
+    command = [sys.executable, "-c", WITHOUT_LOCKS, str(tmp_path / ".lock"), str(code)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if ended.returncode == 77:
+        pytest.skip("this kernel takes no filters")
+    told = f"cannot lock {tmp_path / '.lock'}: {os.strerror(code)}; give a folder whose file system has locks (flock)"
+    assert (ended.stderr, ended.stdout) == ("", f"{told}\n")
 
 
 @settings(deadline=None, max_examples=25)  # each waits for the disk
