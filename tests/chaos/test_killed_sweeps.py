@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,31 +57,43 @@ def test_a_sweep_killed_in_every_phase_ends_as_if_it_had_not_been(undisturbed: P
     TABLE.add("MLflow after these kills", len(PHASES), "nothing", logged)
 
 
-KILLS = 20
-LONGEST = 8
-"""Events that a random kill waits for at most, so that twenty kills reach from the first picture to the last run."""
 NO_PICTURE = r"^(?!.*\.(png|jpg)$)"
 """Of each picture that is rendered there are two files: kills that count them would all come while rendering."""
+FIRST = 10
+"""Kills that come at any event, after up to LONGEST of them: so many do not reach the end of the training."""
+LONGEST = 8
+IN_TRAINING = [
+    *[Fault("step")] * 3,
+    *[Fault("journal")] * 2,
+    *[Fault("replace", r"/trials/\w+/[a-z.]+\.(pt|safetensors)$")] * 3,
+]
+"""Struck at the first or second such event, these leave epochs to train: each of them happens."""
+IN_MLFLOW = [Fault("logged")] * 2
+"""After those: MLflow is told once a second, and in a second many epochs may be trained."""
+KILLS = FIRST + len(IN_TRAINING) + len(IN_MLFLOW)
 
 
-def schedule(seed: int) -> list[int]:
-    """After how many events of any kind each kill comes: of files, steps, epochs and what MLflow takes."""
+def schedule(seed: int) -> list[Fault]:
+    """Where each kill comes: drawn of all events first, then of those of training, which the first rarely reach."""
     generator = random.Random(seed)
-    return [generator.randint(1, LONGEST) for _ in range(KILLS)]
+    anywhere = [Fault("any", NO_PICTURE, generator.randint(1, LONGEST)) for _ in range(FIRST)]
+    later = [*generator.sample(IN_TRAINING, len(IN_TRAINING)), *IN_MLFLOW]
+    return anywhere + [replace(fault, count=generator.randint(1, 2)) for fault in later]
 
 
 def test_twenty_kills_at_random_in_one_sweep_change_nothing(undisturbed: Path, tmp_path: Path) -> None:
     storage, log = tmp_path / "runs", tmp_path / "log"
     flags = (*SWEEP, "--storage", str(storage))
-    for count in schedule(SEED):
-        end = run("sweep_dict_size", *flags, folder=log, fault=Fault("any", NO_PICTURE, count))
-        assert end.status == -signal.SIGKILL, (count, kills(log), end)
+    for fault in schedule(SEED):
+        end = run("sweep_dict_size", *flags, folder=log, fault=fault)
+        assert end.status == -signal.SIGKILL, (fault, kills(log), end)
     assert len(kills(log)) == KILLS
+    events = sorted({str(kill["event"]) for kill in kills(log)})
+    assert events == ["journal", "logged", "replace", "step"]
     end = run("sweep_dict_size", *flags, folder=log)
     assert (end.status, end.err) == (0, ""), end
     assert_equal(storage, undisturbed)
     logged = assert_logged_once(f"sqlite:///{storage}/mlflow.db", storage)
-    events = sorted({str(kill["event"]) for kill in kills(log)})
     TABLE.add(
         f"all processes of one sweep killed at random (seed {SEED}: {', '.join(events)})",
         KILLS,
