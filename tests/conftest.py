@@ -1,4 +1,4 @@
-"""What several test files need: one small embedded world, a browser, and a disk that runs full."""
+"""What several test files need: one small embedded world, a browser, a bucket, and a disk that runs full."""
 
 import resource
 import shutil
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 from hypothesis import settings
+from pyarrow.fs import FileSystem
 
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import write_world
@@ -47,6 +48,27 @@ def browser():
         opened = playwright.chromium.launch(executable_path=chromium, args=flags)
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="module")
+def s3_server():
+    """Host and port of a server that speaks S3. Skips the test where moto is not installed."""
+    running = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    yield "{}:{}".format(*running.get_host_and_port())
+    running.stop()
+
+
+@pytest.fixture
+def bucket_address(s3_server, monkeypatch, request):
+    """A storage's address in a new bucket, with keys for it in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    bucket = f"b{abs(hash(request.node.name)) % 10**8}"
+    options = f"region=eu-west-1&scheme=http&endpoint_override={s3_server}"
+    FileSystem.from_uri(f"s3://{bucket}?{options}&allow_bucket_creation=true")[0].create_dir(bucket)
+    return f"s3://{bucket}/ccim?{options}"
 
 
 @pytest.fixture

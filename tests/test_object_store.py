@@ -17,35 +17,14 @@ from ccim_ray.object_store import ObjectStore
 from ccim_ray.pipeline.cluster import require_one_machine
 from ccim_ray.storage import Storage, write_json
 
-moto_server = pytest.importorskip("moto.server")
-
-
-@pytest.fixture(scope="module")
-def server():
-    running = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    yield "{}:{}".format(*running.get_host_and_port())
-    running.stop()
-
 
 @pytest.fixture
-def address(server, monkeypatch, request):
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    bucket = f"b{abs(hash(request.node.name)) % 10**8}"
-    options = f"region=eu-west-1&scheme=http&endpoint_override={server}"
-    FileSystem.from_uri(f"s3://{bucket}?{options}&allow_bucket_creation=true")[0].create_dir(bucket)
-    return f"s3://{bucket}/ccim?{options}"
-
-
-@pytest.fixture
-def machine(address, tmp_path):
+def machine(bucket_address, tmp_path):
     """Makes the storage of a machine of this name."""
 
     def make(name):
         (tmp_path / name).mkdir(exist_ok=True)
-        return Storage(tmp_path / name, ObjectStore(address, tmp_path / name))
+        return Storage(tmp_path / name, ObjectStore(bucket_address, tmp_path / name))
 
     return make
 
@@ -107,21 +86,21 @@ def test_what_changed_on_one_side_replaces_the_other(machine):
     assert contents(machine("two").trial("t")) == {"checkpoint.pt": "epoch 3 here"}
 
 
-def test_several_machines_are_told_what_to_do_instead(machine, address):
+def test_several_machines_are_told_what_to_do_instead(machine, bucket_address):
     require_one_machine(machine("one"), 1)
     require_one_machine(Storage(machine("one").root), 5)
     with pytest.raises(RequestError, match=r"this cluster has 5; give a folder .* or run on one \(unset RAY_ADDRESS\)"):
         require_one_machine(machine("one"), 5)
 
 
-def test_nothing_is_sent_twice(machine, address):
+def test_nothing_is_sent_twice(machine, bucket_address):
     one = machine("one")
     write(one.features("f") / "shard", "a")
     write(one.trial("t") / "journal.jsonl", "1\n")
     one.bucket.send()
 
     def written():
-        bucket, prefix = FileSystem.from_uri(address)
+        bucket, prefix = FileSystem.from_uri(bucket_address)
         paths = [f"{prefix}/derived/features/f/shard", f"{prefix}/trials/t.tar"]
         return [info.mtime_ns for info in bucket.get_file_info(paths)]
 
@@ -137,8 +116,8 @@ def test_nothing_is_sent_twice(machine, address):
     assert after[1] > before[1]
 
 
-def test_an_archive_cannot_write_outside_its_trial(machine, address):
-    bucket, prefix = FileSystem.from_uri(address)
+def test_an_archive_cannot_write_outside_its_trial(machine, bucket_address):
+    bucket, prefix = FileSystem.from_uri(bucket_address)
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         member = tarfile.TarInfo("../../escaped")
@@ -183,8 +162,8 @@ def test_a_wrong_address_is_told_in_one_line_without_its_secret(wrong, told, tmp
     assert "\n" not in str(raised.value)
 
 
-def test_a_bucket_that_is_not_there_is_told(address, tmp_path):
-    other = address.replace(address.split("/")[2], "nobodys")
+def test_a_bucket_that_is_not_there_is_told(bucket_address, tmp_path):
+    other = bucket_address.replace(bucket_address.split("/")[2], "nobodys")
     with pytest.raises(RequestError, match="there is no such bucket"):
         ObjectStore(other, tmp_path)
 
@@ -198,8 +177,8 @@ def test_a_failed_job_is_told_of_rather_than_the_bucket(machine, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_on_another_machine(address, tmp_path):
-    command = [sys.executable, "jobs/sweep_dict_size.py", "--preset", "smoke", "--storage", address]
+def test_a_sweep_goes_on_on_another_machine(bucket_address, tmp_path):
+    command = [sys.executable, "jobs/sweep_dict_size.py", "--preset", "smoke", "--storage", bucket_address]
 
     def run(cache, *flags):
         environment = job_environment() | {
