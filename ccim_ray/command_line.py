@@ -196,7 +196,8 @@ class TrainingFlags(CommonFlags):
     workers_per_trial: int = 1
     """DDP processes of one trial; above 1 needs --trainable all."""
     precision: str = "auto"
-    """float32, bfloat16 (autocast; CCIM stays in float32) or auto (bfloat16 on GPUs)."""
+    """float32, tf32 (float32 whose matrix products and convolutions a GPU may round to TF32; its gain and its loss of
+    accuracy are unmeasured), bfloat16 (autocast; CCIM stays in float32) or auto (bfloat16 on GPUs)."""
     channels_last: tyro.conf.FlagConversionOff[bool] = True
     """Memory order of pictures end to end; True is the faster, numbers differ in the last digits."""
     compile: bool = False

@@ -98,8 +98,9 @@ class Experiment(Settings):
     """Stop after this many epochs without a better validation metric; None trains all epochs."""
     workers: int = Field(default=1, ge=1)
     """DDP world size. It changes batch statistics, hence results. The head needs one."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """bfloat16 autocasts the model but CCIM; "auto" does so on GPUs."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    """Of training steps. bfloat16 autocasts the model but CCIM; "auto" does so on GPUs. tf32 is float32 whose matrix
+    products and convolutions a GPU may round to TF32; on a CPU it is float32."""
     channels_last: bool = True
     """Memory order of the trunks' pictures and weights; numbers differ in the last digits."""
     compile: bool = False

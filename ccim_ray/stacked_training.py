@@ -36,6 +36,7 @@ from ccim_ray.training import (
     make_optimiser,
     metrics_of_split,
     seed_of,
+    tf32_where_asked,
 )
 
 SHARED = ("ccim.dictionary_ND",)
@@ -170,7 +171,8 @@ def train_stacked(
         if all(one.ended for one in progress):
             break
         started = time.perf_counter()
-        losses_VT = _train_epoch(stack, optimiser, first, resident, orders, epoch, width)
+        with tf32_where_asked(first, device):
+            losses_VT = _train_epoch(stack, optimiser, first, resident, orders, epoch, width)
         scores = [_scores_VSK(stack, resident, rows) for rows in _in_chunks(val)]
         scores_VSK = np.concatenate(scores, 1) if scores else None
         spent = (time.perf_counter() - started) / sum(not one.ended for one in progress)

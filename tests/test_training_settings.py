@@ -15,7 +15,7 @@ from ccim_ray.experiment import Experiment
 from ccim_ray.journal import read_journal
 from ccim_ray.prepared import SubjectIndex, TrialInputs, ViewRows
 from ccim_ray.recogniser import Recogniser
-from ccim_ray.training import train
+from ccim_ray.training import tf32_where_asked, train
 from ccim_ray.trial import build_recogniser
 
 CATEGORIES = ("Anger", "Fear", "Happy")
@@ -80,6 +80,34 @@ def test_bfloat16_is_close_to_float32_and_not_the_same(tmp_path, trainable):
     assert by_precision["bfloat16"][-1] < 0.8 * by_precision["bfloat16"][0]
     assert by_precision["bfloat16"] != by_precision["float32"]
     assert by_precision["auto"] == by_precision["float32"]  # on a CPU
+
+
+@pytest.mark.parametrize("trainable", ["head", "all"])
+def test_tf32_on_a_cpu_is_float32_to_the_bit(tmp_path, trainable):
+    inputs = make_inputs(pictures=trainable == "all")
+    for precision in ("float32", "tf32"):
+        losses(tmp_path / precision, inputs, precision=precision, trainable=trainable, epochs=2)
+    for name in ("best.safetensors", "scores.safetensors"):
+        assert (tmp_path / "tf32" / name).read_bytes() == (tmp_path / "float32" / name).read_bytes()
+
+
+def tf32_settings():
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    return products.allow_tf32, convolutions.allow_tf32, torch.get_float32_matmul_precision()
+
+
+@pytest.mark.parametrize("convolutions", [True, False])
+def test_a_gpu_may_take_tf32_inside_the_block_alone(monkeypatch, convolutions):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", convolutions)
+    before, gpu = tf32_settings(), torch.device("cuda")
+    assert before == (False, convolutions, "highest")
+    with pytest.raises(KeyError), tf32_where_asked(make_experiment(precision="tf32"), gpu):
+        assert tf32_settings() == (True, True, "high")
+        raise KeyError
+    assert tf32_settings() == before
+    for precision, device in (("tf32", torch.device("cpu")), ("float32", gpu), ("auto", gpu), ("bfloat16", gpu)):
+        with tf32_where_asked(make_experiment(precision=precision), device):
+            assert tf32_settings() == before
 
 
 def test_weights_and_scores_stay_float32_under_bfloat16(tmp_path):
