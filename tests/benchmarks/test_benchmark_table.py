@@ -53,15 +53,18 @@ def test_growth_of_the_block_by_block_dictionary_is_last_over_first(table):
     figures = {
         "large_dictionary": {
             "rows": [
-                {"beyond_the_start_MiB": 200.0, "pass_s_per_million": 2.0},
-                {"beyond_the_start_MiB": 900.0, "pass_s_per_million": 9.0},
-                {"beyond_the_start_MiB": 210.0, "pass_s_per_million": 2.4},
+                {"beyond_the_start_MiB": 200.0, "iteration_s_per_million": 2.0},
+                {"beyond_the_start_MiB": 900.0, "iteration_s_per_million": 9.0},
+                {"beyond_the_start_MiB": 210.0, "iteration_s_per_million": 2.4},
             ]
         }
     }
     rows = rows_by_stage(table, figures)
     assert rows["Dictionary block by block, memory", "a tenth of the rows"][::2] == ["1.05x", "yes"]
-    assert rows["Dictionary block by block, time of a pass", "a tenth of the rows, times ten"][::2] == ["1.2x", "NO"]
+    assert rows["Dictionary block by block, an iteration's time", "a tenth of the rows, times ten"][::2] == [
+        "1.2x",
+        "NO",
+    ]
 
 
 def test_a_gpu_has_the_targets_that_are_about_it(table):
