@@ -160,7 +160,7 @@ def main() -> None:
             keys = ("attention", "N", "step_theirs_ms", "step_ours_ms", "step_ratio", "of_matmul")
             keys += ("inference_theirs_ms", "inference_ours_ms", "inference_ratio", "peak_theirs_MiB", "peak_ours_MiB")
             print("".join(f"{row[key] if row[key] is not None else '':>13}" for key in keys), flush=True)
-    write_figures(flags.json, "ccim_kernel", flags.device, rows)
+    write_figures(flags.json, "ccim_kernel", flags.device, rows, flags.repeats)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,16 @@ from pathlib import Path
 from measurement import machine, write_figures
 
 ROOT = Path(__file__).parent.parent
-JOBS = ("sweep_dict_size", "train", "compare_baselines", "run_ablations", "compare_deconfounders")
+JOBS = (
+    "sweep_dict_size",
+    "train",
+    "compare_baselines",
+    "run_ablations",
+    "compare_deconfounders",
+    "preview_heads",
+    "tune_hyperparameters",
+    "inspect_models",
+)
 
 
 def seconds_of(command: list[str], repeats: int) -> float:
@@ -46,7 +55,7 @@ def main() -> None:
                 rows.append({"command": f"jobs/{job}.py {asked[0]}", "seconds": round(seconds, 2)})
     for row in rows:
         print(f"{row['seconds']:6.2f} s  {row['command']}", flush=True)
-    write_figures(flags.json, "cost_of_asking", "cpu", rows)
+    write_figures(flags.json, "cost_of_asking", "cpu", rows, flags.repeats)
 
 
 if __name__ == "__main__":

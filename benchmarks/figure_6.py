@@ -249,7 +249,7 @@ def main() -> None:
         "largest_difference_of_losses": round(worst, 6),
     }
     say(f"{machine()}\n{json.dumps(row, indent=1)}")
-    write_figures(flags.json, "figure_6", "cpu", [row])
+    write_figures(flags.json, "figure_6", "cpu", [row], 1)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from itertools import repeat
 from pathlib import Path
 
 import torch
+from measurement import LOAD_BEFORE
 from rich.table import Table
 
 from ccim_ray.augmentation import augment
@@ -135,6 +136,7 @@ def main() -> None:
     console.print(table_of(by_baseline, machine, device))
     figures = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load_before": [round(value, 2) for value in LOAD_BEFORE],
         "device": device.type,
         "machine": {name.removeprefix("ccim."): value for name, value in machine.items()},
         "images": flags.images,

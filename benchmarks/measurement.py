@@ -51,8 +51,14 @@ def median_seconds(work: Callable[[], object], repeats: int, device: str = "cpu"
     return statistics.median(timed(calls) for _ in range(repeats))
 
 
-def write_figures(path: Path | None, name: str, device: str, rows: list[dict[str, Any]]) -> None:
-    """The figures as JSON, with machine, load, date and versions, where a path is given."""
+def write_figures(
+    path: Path | None, name: str, device: str, rows: list[dict[str, Any]], repeats: int | dict[str, int]
+) -> None:
+    """The figures as JSON, with machine, load, date and versions, where a path is given.
+
+    Args:
+        repeats: how often each side was measured, warm-up not counted; by side where they differ.
+    """
     if path is None:
         return
     figures = {
@@ -62,6 +68,7 @@ def write_figures(path: Path | None, name: str, device: str, rows: list[dict[str
         "load_before": [round(value, 2) for value in LOAD_BEFORE],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in MEASURED_WITH}},
         "threads": torch.get_num_threads(),
+        "repeats": repeats,
         "rows": rows,
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ The trials are those of preview_heads.py with these sizes and seeds, at the batc
 features that are made up: what they are changes no cost. Both sides read the same files, keep what they read, and
 write the same files into new folders; both are the platform's own, run_trial and run_stack. Checked before the ratio
 is printed: for every trial, the two sides' logits on the test splits differ by less than 5 % of the largest (AdamW
-carries rounding further than the products do; the tests hold SGD to 0.01 %). One run of the first stack of each is
-warm-up. On a CPU, where the head grid does not stack, it says why.
+carries rounding further than the products do; the tests hold SGD to 0.01 %). One run of the first setting with all
+its seeds is warm-up of each. On a CPU, where the head grid does not stack, it says why.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ccim_ray.console import say
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
 from ccim_ray.datasets.confounded_scenes.world import write_world
 from ccim_ray.datasets.registry import load_dataset
+from ccim_ray.experiment import Experiment
 from ccim_ray.perception.architectures import architecture
 from ccim_ray.prepared import ResidentInputs, TrialPaths, write_shard, write_subject_index
 from ccim_ray.presets import default_experiment
@@ -77,6 +78,11 @@ def elsewhere(trials: Sequence[Trial], folder: Path) -> list[Trial]:
     return [replace(t, paths=replace(t.paths, folder=str(folder / t.signature))) for t in trials]
 
 
+def setting(trial: Trial) -> Experiment:
+    """The experiment but for its seed: trials that share it are in one stack."""
+    return trial.experiment.with_changes(seed=0)
+
+
 def largest_difference(ours: Sequence[Trial], theirs: Sequence[Trial]) -> float:
     """Of all logits, relative to the largest of their trial and split."""
     worst = 0.0
@@ -108,7 +114,7 @@ def main() -> None:
         stacks = stacks_of(elsewhere(trials, root / "none"))
         say(f"{machine(flags.device)}; {len(trials)} trials in {len(stacks)} stacks")
         for repeat in range(flags.repeats + 1):
-            chosen = trials if repeat else [one for one in trials if one.experiment == trials[0].experiment]
+            chosen = trials if repeat else [one for one in trials if setting(one) == setting(trials[0])]
             ours, theirs = (elsewhere(chosen, root / f"{side}-{repeat}") for side in ("ours", "theirs"))
             started = time.perf_counter()
             for stack in stacks_of(ours):
@@ -132,7 +138,7 @@ def main() -> None:
         "largest_difference_of_logits": round(worst, 6),
     }
     say(json.dumps(row, indent=1))
-    write_figures(flags.json, "stacked_heads", flags.device, [row])
+    write_figures(flags.json, "stacked_heads", flags.device, [row], flags.repeats)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def main() -> None:
     verdict = "linear or better" if worst <= LINEAR else "worse than linear"
     say(f"{summary['trials_ratio']:g} times the trials: {verdict}")
     say(", ".join(f"{name} {value:g}" for name, value in summary.items()))
-    write_figures(flags.json, "tracking_load", "cpu", [*rows, summary])
+    write_figures(flags.json, "tracking_load", "cpu", [*rows, summary], flags.repeats)
 
 
 if __name__ == "__main__":

@@ -203,7 +203,8 @@ def main() -> None:
         "largest_difference_of_losses": round(difference, 8),
     }
     say(f"{machine()}\n{json.dumps(row, indent=1)}")
-    write_figures(flags.json, "training_input", "cpu", [row])
+    repeats = {"with a resident batch": flags.repeats, "plain DDP": 2, "our group": 1}
+    write_figures(flags.json, "training_input", "cpu", [row], repeats)
 
 
 if __name__ == "__main__":
