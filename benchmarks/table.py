@@ -35,7 +35,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "training_input": ("--repeats", "5"),
     "sweep_overhead": ("--images", "1000", "--repeats", "5"),
     "dictionaries": ("--repeats", "1"),
-    "large_dictionary": ("--factors", "1", "10"),
+    "large_dictionary": ("--factors", "1", "10", "--sizes", "64"),
     "head_grid": ("--variants", "12", "--images", "2500", "--repeats", "1", "--jobs", "1"),
     "figure_6": ("--images", "900"),
 }
