@@ -1,25 +1,37 @@
 """The head grid against the same trials one by one, and against the pure compute of the heads.
 
-    python benchmarks/head_grid.py [--variants 24] [--repeats 3] [--jobs 2] [--json FILE]
+    python benchmarks/head_grid.py [--sizes 64 256 1024] [--seeds 1] [--repeats 3] [--jobs 1] [--json FILE]
 
-Extracts features of the embedded world and fits the dictionaries once. Then, each repeat, one after the other:
+Extracts features of the embedded world and fits the dictionaries once. The trials are all those of preview_heads.py
+with these sizes and seeds. Each repeat, one after the other:
 
     grid      the trials as preview_heads.py trains them, from nothing to the last result
     separate  the same trials by a sweep's runner, each a trial of Ray Tune; as many at a time
     compute   the optimiser's steps alone, forward, backward and update on batches that lie in memory, in as many
               processes at a time, warmed up, with one thread each; no evaluation, no files
-    jobs      --jobs of the same trials, each a `python jobs/train.py`, one after the other; seconds of one
 
-Checked before a ratio is printed: grid and separate end in the same weights, byte for byte, and the same metrics.
+and then, --jobs times, whole commands on the same storage, the start of Python, Ray and MLflow and the report included:
+
+    grid_command   `python jobs/preview_heads.py`, which trains all these trials anew
+    one_job        `python jobs/train.py` of one head of the middle size, and nothing beside it
+    jobs_together  as many of those at once as the grid has trials at a time, to the end of the last
+
+The grid as a command is compared with as many jobs as it has trials, one after the other, and as many at a time as the
+grid's own trials; of a job are seconds measured, of all of them calculated.
+
+Checked before a ratio is printed: grid, separate and grid_command end in the same weights, byte for byte, and the same
+metrics.
 Recording in MLflow is timed by itself; in the job it runs beside the training. One run of each is warm-up.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import pickle
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,6 +41,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import ray
 from measurement import machine, write_figures
 
 from ccim_ray.console import say
@@ -42,7 +55,7 @@ from ccim_ray.presets import default_experiment
 from ccim_ray.recording import Recorder
 from ccim_ray.resources import ClusterResources, TrialResources
 from ccim_ray.storage import Storage
-from ccim_ray.tracking import Tracker
+from ccim_ray.tracking import Tracker, default_tracking_uri
 from ccim_ray.trial_folder import Trial, read_result
 from search_spaces.heads import heads_space
 
@@ -115,16 +128,39 @@ def seconds_of_recording(planned: Sequence[PlannedTrial], trials: Sequence[Trial
     return seconds_of(record)
 
 
-def seconds_of_a_job(storage: Storage, images: int, count: int) -> float | None:
-    """Median of ``count`` commands that train one head each."""
-    flags = ["--images", str(images), "--deconfounder", "none", "--storage", str(storage.root)]
-    found = []
-    for seed in range(1000, 1000 + count):
-        command = [sys.executable, str(ROOT / "jobs" / "train.py"), *flags, "--seeds", str(seed)]
-        started = time.perf_counter()
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True, cwd=ROOT)
-        found.append(time.perf_counter() - started)
-    return statistics.median(found) if found else None
+def seconds_of_commands(commands: Sequence[Sequence[str]]) -> float:
+    """Jobs that are started at once, to the end of the last."""
+    started = time.perf_counter()
+    running = [subprocess.Popen([sys.executable, *of], stdout=subprocess.DEVNULL, cwd=ROOT) for of in commands]
+    statuses = [process.wait() for process in running]
+    if any(statuses):
+        raise SystemExit("a job failed; its error stands above")
+    return time.perf_counter() - started
+
+
+def whole_commands(
+    storage: Storage, flags: argparse.Namespace, trials: Sequence[Trial], ours: Sequence[Trial], at_a_time: int
+) -> dict[str, list[float]]:
+    """Seconds of the grid as a command, of one job, and of jobs at once, --jobs times each."""
+    Tracker(default_tracking_uri(storage.root), "benchmark/heads", storage.root / "mlflow-artifacts")  # the database
+    common = ["--images", str(flags.images), "--storage", str(storage.root), "--seeds"]
+    heads = ["jobs/preview_heads.py", *common, *map(str, range(flags.seeds)), "--sizes", *map(str, flags.sizes)]
+    seeds = itertools.count(1000)  # each job trains a head that no other has trained
+
+    def job() -> list[str]:
+        size = sorted(flags.sizes)[len(flags.sizes) // 2]
+        return ["jobs/train.py", *common, str(next(seeds)), "--dictionary-size", str(size)]
+
+    found: dict[str, list[float]] = {"grid_command": [], "one_job": [], "jobs_together": []}
+    for repeat in range(flags.jobs):
+        for trial in trials:
+            shutil.rmtree(trial.paths.folder, ignore_errors=True)
+        found["grid_command"].append(seconds_of_commands([heads]))
+        check_equal(ours, trials)
+        found["one_job"].append(seconds_of_commands([job()]))
+        found["jobs_together"].append(seconds_of_commands([job() for _ in range(at_a_time)]))
+        say(f"  {repeat + 1}: " + ", ".join(f"{name} {of[-1]:.1f} s" for name, of in found.items()))
+    return found
 
 
 def check_equal(ours: Sequence[Trial], theirs: Sequence[Trial]) -> None:
@@ -138,34 +174,33 @@ def check_equal(ours: Sequence[Trial], theirs: Sequence[Trial]) -> None:
 
 
 def prepared(
-    storage: Storage, images: int, sizes: Sequence[int], variants: int, cluster: ClusterResources
+    storage: Storage, images: int, sizes: Sequence[int], seeds: int, cluster: ClusterResources
 ) -> list[PlannedTrial]:
-    """The first ``variants`` of the preview's trials, spread over its settings, with all that they read."""
+    """The preview's trials, with all that they read."""
     base = default_experiment("confounded_scenes", "quick", WorldSettings(images=images))
-    plan = make_plan(list(heads_space(sizes).settings(base).items()), (0, 1, 2, 3), storage, None)
+    plan = make_plan(list(heads_space(sizes).settings(base).items()), tuple(range(seeds)), storage, None)
     prepare(plan, storage, cluster, None)
-    step = max(1, len(plan.trials) // variants)
-    return list(plan.trials[::step][:variants])
+    return list(plan.trials)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variants", type=int, default=24)
     parser.add_argument("--images", type=int, default=8000, help="pictures of the embedded world")
-    parser.add_argument("--sizes", type=int, nargs="+", default=(64, 128, 256, 512, 1024), help="N of the dictionaries")
+    parser.add_argument("--sizes", type=int, nargs="+", default=(64, 256, 1024), help="N of the dictionaries")
+    parser.add_argument("--seeds", type=int, default=1, help="of every setting: two and six for each N")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2, help="trials that are run as jobs of their own")
+    parser.add_argument("--jobs", type=int, default=1, help="turns of the whole commands; 0 leaves them out")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     flags = parser.parse_args()
     cluster = join_cluster()
-    at_a_time = min(cluster.cpus, flags.variants)
-    resources = TrialResources(max_concurrent=at_a_time, gpus_per_worker=0)
     runs: dict[str, list[float]] = {"grid": [], "separate": [], "compute": [], "recording": []}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         storage = Storage.open(str(root / "storage"))
-        planned = prepared(storage, flags.images, flags.sizes, flags.variants, cluster)
+        planned = prepared(storage, flags.images, flags.sizes, flags.seeds, cluster)
         trials = [each.trial for each in planned]
+        at_a_time = min(cluster.cpus, len(trials))
+        resources = TrialResources(max_concurrent=at_a_time, gpus_per_worker=0)
         say(f"{machine()}; {len(trials)} trials of {trials[0].experiment.epochs} epochs, {at_a_time} at a time")
         for repeat in range(flags.repeats + 1):
             chosen = slice(None) if repeat else slice(0, at_a_time)
@@ -181,25 +216,29 @@ def main() -> None:
             check_equal(grid, separate)
             folder = root / f"record-{repeat}"
             folder.mkdir()
-            seconds["compute"] = seconds_of_compute(trials[chosen], at_a_time)
+            if repeat:  # its processes warm up themselves
+                seconds["compute"] = seconds_of_compute(trials[chosen], at_a_time)
             seconds["recording"] = seconds_of_recording(planned[chosen], grid, folder)
             say(f"  {repeat or 'warm-up'}: " + ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
             for name, of in runs.items():
                 of += [seconds[name]] if repeat else []
-        job = seconds_of_a_job(storage, flags.images, flags.jobs)
+        ray.shutdown()  # the commands start their own
+        if flags.jobs:
+            runs |= whole_commands(storage, flags, trials, grid, at_a_time)
     of = {name: statistics.median(values) for name, values in runs.items()}
+    one_by_one, together = (of[name] * len(trials) if flags.jobs else None for name in ("one_job", "jobs_together"))
     row = {
         "trials": len(trials),
         "at_a_time": at_a_time,
         **{f"{name}_s": round(value, 2) for name, value in of.items()},
-        "one_job_s": round(job, 2) if job else None,
         "separate_over_grid": round(of["separate"] / of["grid"], 2),
-        "jobs_one_by_one_over_grid": round(job * len(trials) / of["grid"], 2) if job else None,
+        "jobs_one_by_one_over_grid_command": round(one_by_one / of["grid_command"], 2) if one_by_one else None,
+        "jobs_together_over_grid_command": round(together / at_a_time / of["grid_command"], 2) if together else None,
         "grid_over_compute": round(of["grid"] / of["compute"], 3),
         "recording_over_grid": round(of["recording"] / of["grid"], 3),
     }
     print(json.dumps(row, indent=1))
-    write_figures(flags.json, "head_grid", "cpu", [row])
+    write_figures(flags.json, "head_grid", "cpu", [row], {name: len(values) for name, values in runs.items()})
 
 
 if __name__ == "__main__":

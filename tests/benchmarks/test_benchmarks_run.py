@@ -17,7 +17,7 @@ SMALLEST = {
     "extraction": ("--images", "300", "--arch", "thin_resnet"),
     "figure_6": ("--images", "300", "--epochs", "2", "--sizes", "8", "16"),
     "tracking_load": ("--trials", "2", "4"),
-    "head_grid": ("--variants", "2", "--images", "300", "--sizes", "8", "--repeats", "1", "--jobs", "0"),
+    "head_grid": ("--images", "300", "--sizes", "8", "--repeats", "1", "--jobs", "1"),
     "input_share": ("--baselines", "emot_net", "--images", "300", "--repeats", "1", "--device", "cpu"),
     "large_dictionary": ("--rows", "2000", "--factors", "1", "2", "--width", "32", "--components", "8", "--sizes", "8"),
     "stacked_heads": ("--images", "300", "--sizes", "8", "--seeds", "2", "--repeats", "1"),
