@@ -7,7 +7,7 @@ from job_runs import run_job
 from torch.utils.flop_counter import FlopCounterMode
 
 from ccim_ray.datasets.confounded_scenes.settings import WorldSettings
-from ccim_ray.model_size import ModelSize, model_size, one_subject, size_lines
+from ccim_ray.model_size import ModelSize, _undrawn_backbone, model_size, one_subject, size_lines
 from ccim_ray.perception.backbones import build_backbone, build_network
 from ccim_ray.plan import make_plan
 from ccim_ray.presets import default_experiment
@@ -81,6 +81,16 @@ def test_a_line_for_each_model(tmp_path):
     assert lines[0].startswith("emot_net, vanilla: 264.7 k parameters trained, ")
     assert lines[3].startswith("gcn_cnn (approximate), vanilla: ")
     assert str(ModelSize(1_250_000, 0, 7_540_000_000)) == "1.2 M parameters trained, 7.5 GFLOPs a subject"
+
+
+def test_the_models_of_a_plan_share_their_trunks(tmp_path):
+    settings = [pair for name in BASELINES for pair in baselines_space().settings(experiment(name)).items()]
+    plan = make_plan(settings, (0, 1), Storage(tmp_path / "runs"), None)
+    trunks = {(of.arch, view) for one in plan.trials for view, of in one.trial.experiment.trunks.items()}
+    _undrawn_backbone.cache_clear()
+    size_lines(plan)
+    assert _undrawn_backbone.cache_info().misses == len(trunks)
+    assert _undrawn_backbone.cache_info().hits > len(trunks)
 
 
 def test_the_plan_of_one_experiment_ends_with_its_size(tmp_path):
