@@ -33,7 +33,7 @@ smoke: $(INSTALLED)  ## The same sweep, tiny
 
 test: $(INSTALLED)  ## Every quick test, and the slices from files to table that everything rests on
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup -m 'not gpu and not slow'
-	$(BIN)/python -m pytest -m 'not gpu' --timeout 900 $(SLICES)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu' --timeout 900 $(SLICES)
 
 test-all: $(INSTALLED)  ## Every test but chaos, half an hour on two cores; those that find no GPU or browser are skipped
 	$(BIN)/python -m pytest -m 'not (chaos and slow)'

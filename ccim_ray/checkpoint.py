@@ -39,7 +39,7 @@ def save_checkpoint(path: Path, state: Checkpoint, model: nn.Module, optimiser: 
     content = {"progress": asdict(state), "model": model.state_dict(), "optimiser": optimiser.state_dict()}
     buffer = io.BytesIO()
     torch.save(content, buffer)  # not into the file: of a full disk it says that a position is unexpected
-    write_durably(path, buffer.getbuffer())
+    write_durably(path, buffer.getvalue())  # of getbuffer, a full disk leaves a cycle at which Python 3.12.1 crashes
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Checkpoint | None:

@@ -40,7 +40,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_durably(path: Path, content: bytes | memoryview) -> None:
+def write_durably(path: Path, content: bytes) -> None:
     """Write a file as ``atomic_path`` does, and wait until the disk has it: a machine that is lost takes none of it.
 
     It costs milliseconds: for what is trained or measured, not for what is checked and soon made again. Raises

@@ -24,11 +24,6 @@ FAULTS = {
     "while a result is half written": Fault("replace", "/result.json$", 1),
 }
 
-QUICK = ("at a training step", "while a checkpoint is half written")
-"""In the quick half; the other phases are for `make chaos`."""
-
-PHASES = [phase if phase in QUICK else pytest.param(phase, marks=pytest.mark.slow) for phase in FAULTS]
-
 
 @pytest.fixture(scope="module")
 def inputs(small_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -46,7 +41,7 @@ def straight(inputs: Path) -> dict[str, dict[str, object]]:
     return {name: left_behind(trial) for name, trial in zip(SETTINGS, trials, strict=True)}
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", FAULTS)
 def test_every_head_killed_and_run_again_ends_with_the_same_bits(
     inputs: Path, straight: dict[str, dict[str, object]], tmp_path: Path, phase: str
 ) -> None:
