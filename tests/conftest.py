@@ -3,6 +3,7 @@
 import resource
 import shutil
 import subprocess
+import tempfile
 from contextlib import contextmanager
 
 import pytest
@@ -69,6 +70,14 @@ def bucket_address(s3_server, monkeypatch, request):
     options = f"region=eu-west-1&scheme=http&endpoint_override={s3_server}"
     FileSystem.from_uri(f"s3://{bucket}?{options}&allow_bucket_creation=true")[0].create_dir(bucket)
     return f"s3://{bucket}/ccim?{options}"
+
+
+@pytest.fixture
+def ray_of_its_own(monkeypatch):
+    """A folder where no other job finds the cluster of a test; a short name, for sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,14 +40,6 @@ def test_a_ddp_group_goes_on_when_a_worker_is_killed(tmp_path: Path) -> None:
     assert_equal(killed, straight)
     logged = assert_logged_once(f"sqlite:///{killed}/mlflow.db", killed)
     TABLE.add("a worker of a DDP group of two killed", 1, "at most one epoch of work", f"equal to the bit; {logged}")
-
-
-@pytest.fixture
-def ray_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder where no other job finds the cluster; a short name, for sockets lie in it."""
-    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
-        monkeypatch.setenv("RAY_TMPDIR", folder)
-        yield
 
 
 @pytest.mark.cluster

@@ -18,7 +18,7 @@ LIMIT = 400
 
 
 @pytest.fixture
-def cluster() -> Iterator[Callable[[int], object]]:
+def cluster(ray_of_its_own: None) -> Iterator[Callable[[int], object]]:
     """Starts a cluster whose head has so many CPUs."""
     from ray.cluster_utils import Cluster
 
