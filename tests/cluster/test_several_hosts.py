@@ -88,6 +88,7 @@ def tracking_uri(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> str:
 def cluster(hosts: Hosts, tmp_path: Path) -> dict[str, str]:
     """A head that trains nothing and two workers; the environment of who may submit to it."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+    token["PATH"] = f"{BIN}:{os.environ['PATH']}"  # a submitted `python` is the head's
     address = hosts.address("head")
     ray = [str(BIN / "ray"), "start", "--block"]
     temporary = Path(f"/tmp/{hosts.prefix}")  # short: names of sockets have a limit
@@ -100,7 +101,7 @@ def cluster(hosts: Hosts, tmp_path: Path) -> dict[str, str]:
     for name in ("worker1", "worker2"):
         own = ["--num-cpus=1", f"--node-ip-address={hosts.address(name)}"]
         hosts.start(name, *ray, f"--address={address}:6379", *own, environment=token)
-    return token | {"RAY_API_SERVER_ADDRESS": f"http://{address}:8265", "PATH": f"{BIN}:{os.environ['PATH']}"}
+    return token | {"RAY_API_SERVER_ADDRESS": f"http://{address}:8265"}
 
 
 def test_a_sweep_ends_right_though_a_worker_is_cut_off(
