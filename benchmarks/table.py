@@ -31,13 +31,13 @@ Figures = dict[str, Any]
 SETTINGS: dict[str, tuple[str, ...]] = {
     "cost_of_asking": ("--repeats", "5"),
     "ccim_kernel": ("--repeats", "5", "--sizes", "256", "1024"),
-    "extraction": ("--images", "1500", "--repeats", "5"),
+    "extraction": ("--images", "1000", "--repeats", "5"),
     "training_input": ("--repeats", "5"),
     "sweep_overhead": ("--images", "1000", "--repeats", "5"),
     "dictionaries": ("--repeats", "1"),
     "large_dictionary": ("--sizes", "64"),
-    "head_grid": ("--sizes", "64", "256", "--images", "2000", "--repeats", "1", "--jobs", "1"),
-    "figure_6": ("--images", "600"),
+    "head_grid": ("--sizes", "64", "256", "--images", "1500", "--repeats", "1", "--jobs", "1"),
+    "figure_6": ("--images", "900"),
 }
 """What "make bench" runs, in this order, and how; a script that is not there is left out."""
 
