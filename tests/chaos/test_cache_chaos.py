@@ -105,7 +105,9 @@ def test_two_sweeps_at_once_do_no_work_twice(undisturbed: Path, tmp_path: Path) 
     logged = assert_logged_once(f"sqlite:///{storage}/mlflow.db", storage, at_once=len(jobs))
     events = [int((log / "events").read_text()) for log in logs if (log / "events").exists()]
     assert sum(events) == len(derived_of(undisturbed)) + len(trials_of(undisturbed))
-    TABLE.add("two of the same sweep at once on one storage", 1, "nothing", f"nothing made twice; equal to the bit; {logged}")
+    TABLE.add(
+        "two of the same sweep at once on one storage", 1, "nothing", f"nothing made twice; equal to the bit; {logged}"
+    )
 
 
 def test_a_disk_that_runs_full_while_training_is_told_in_a_line(
