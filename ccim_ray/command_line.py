@@ -331,7 +331,8 @@ def run(job: Callable[[], int]) -> None:
         status = 130
         print(f"interrupted: the same command goes on from here: {typed_command(sys.argv)}", file=sys.stderr)
     except SystemExit as left:  # by SIGTERM
-        status = left.code if isinstance(left.code, int) else 1
+        event("end", status=left.code)
+        raise
     event("end", status=status)
     sys.stdout.flush()
     raise SystemExit(status)

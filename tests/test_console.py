@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ccim_ray import console
+from ccim_ray.command_line import run
 from ccim_ray.errors import RequestError
 from ccim_ray.progress_view import ProgressView, StageProgress, duration
 
@@ -84,6 +85,17 @@ def test_flags_that_do_not_go_together_are_refused():
         console.choose_output(quiet=True, log="json")
     with pytest.raises(RequestError, match="--log xml"):
         console.choose_output(quiet=False, log="xml")
+
+
+def test_the_last_event_of_a_job_that_sigterm_ended_has_its_status(capsys):
+    def job():
+        raise SystemExit(143)
+
+    console.choose_output(quiet=False, log="json")
+    with pytest.raises(SystemExit) as left:
+        run(job)
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (left.value.code, last["event"], last["status"]) == (143, "end", 143)
 
 
 def test_the_view_shows_stages_that_ended_and_that_run():
