@@ -30,6 +30,10 @@ BEYOND_THE_END = "frame beyond the end of the video"
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg"
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 
+# A picture may say that it is larger than the header does. FFmpeg guesses at what is damaged unless told to give up;
+# that it guessed it does not say of pictures drawn from the guess.
+_DECODING = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
+
 _ENDS = 65_536
 
 
@@ -79,16 +83,17 @@ def decode_frames(path: Path, wanted: Collection[int]) -> Iterator[tuple[int, Im
     """Numbers (from 0, in presentation order) and pictures (H, W, C) of the wanted frames, one in memory at a time.
 
     Frames beyond the end are not given. All frames up to the last one wanted are decoded: a number is no place in
-    the file that could be looked up.
+    the file that could be looked up. H.264 and its like carry no checksum: a changed byte that still decodes gives
+    another picture, and nobody can tell.
 
     Raises:
-        UnreadableVideo: at the first damaged frame, from which numbers would be a guess.
+        UnreadableVideo: at the first frame whose damage the decoder notices, from which numbers would be a guess.
         RequestError: the file is there and cannot be read.
     """
     last = max(wanted)
     with _opened(path) as (container, stream):
         size = stream.codec_context.width, stream.codec_context.height
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # a frame may say that it is larger
+        stream.codec_context.options = dict(_DECODING)
         for number, frame in enumerate(container.decode(stream)):
             if frame.is_corrupt or (frame.width, frame.height) != size:
                 raise UnreadableVideo(path, UNDECODABLE)

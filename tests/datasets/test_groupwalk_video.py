@@ -24,7 +24,7 @@ def write_video(path, codec="libx264", frames=FRAMES, **container_options):
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0)
     with av.open(str(path), "w", options=container_options) as container:
-        stream = container.add_stream(codec, rate=10)
+        stream = container.add_stream(codec, rate=10, options={"threads": "1"})  # as many cores, as many encodings
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for number in range(frames):
             picture_HWC = np.full((HEIGHT, WIDTH, 3), 10 * number, np.uint8)
@@ -179,10 +179,16 @@ def test_an_end_that_no_header_tells_is_found_while_decoding(root, tmp_path):
     assert open_frames(dataset, tmp_path) == []
 
 
+def packet_starts(path):
+    with av.open(str(path)) as container:
+        return [packet.pos for packet in container.demux(video=0) if packet.size]
+
+
 @pytest.mark.parametrize("damage", ["truncated", "overwritten"])
 def test_a_damaged_video_gives_its_sound_frames_and_no_wrong_one(root, tmp_path, encoded, damage):
-    middle = len(encoded) // 2
-    whole = encoded[:middle] + (b"" if damage == "truncated" else b"\x55" * 300 + encoded[middle + 300 :])
+    middle = packet_starts(root / "videos/a.mp4")[FRAMES // 2]  # the length of a picture's data is written there
+    rest = encoded[middle : middle + 100] if damage == "truncated" else b"\x55" * 300 + encoded[middle + 300 :]
+    whole = encoded[:middle] + rest
     (root / "videos/a.mp4").write_bytes(whole)
     dataset = load_groupwalk(write_manifest(root, [*one_of_each(), *(sample("a", "q", n) for n in range(FRAMES))]))
     decode_all(dataset, tmp_path)
@@ -194,6 +200,23 @@ def test_a_damaged_video_gives_its_sound_frames_and_no_wrong_one(root, tmp_path,
     for path in tmp_path.glob("videos/a.mp4/*/*.jpg"):
         with Image.open(path) as picture:
             assert grey(picture) == pytest.approx(10 * int(path.stem), abs=4)
+
+
+def test_no_picture_is_guessed_before_damage_is_noticed(tmp_path, encoded):
+    path = tmp_path / "v.mp4"
+    path.write_bytes(encoded)
+    sound = dict(decode_frames(path, range(FRAMES)))
+    noticed = 0
+    for place in range(packet_starts(path)[0], len(encoded), 211):
+        path.write_bytes(encoded[:place] + bytes([encoded[place] ^ 0x55]) + encoded[place + 1 :])
+        right = []
+        try:
+            for number, picture_HWC in decode_frames(path, range(FRAMES)):
+                right.append(np.array_equal(picture_HWC, sound[number]))
+        except UnreadableVideo:
+            noticed += 1
+            assert all(right)
+    assert noticed > 20
 
 
 def test_only_what_lacks_is_decoded_again(root, tmp_path):
