@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -167,6 +167,16 @@ def _running_rows(trials: TrialsProgress) -> list[RenderableType]:
 
 def _words(each: RunningTrial, metric: str) -> tuple[str, str]:
     return f"epoch {each.epochs} of {each.of}", "" if each.value is None else f"val/{metric} {each.value:.2%}"
+
+
+def score_line(metrics: Mapping[str, float]) -> str:
+    """The paper's metric on every split, validation first: "accuracy val 76.25%, test_do 45.87%"."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(metrics, key=lambda name: (not name.startswith("val/"), name)):
+        split, _, metric = name.partition("/")
+        if metric in ("accuracy", "mAP"):
+            found.setdefault(metric, []).append(f"{split} {metrics[name]:.2%}")
+    return "; ".join(f"{metric} {', '.join(of)}" for metric, of in found.items())
 
 
 def duration(seconds: float) -> str:

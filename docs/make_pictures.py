@@ -80,7 +80,7 @@ def mlflow_server(storage: Path) -> Iterator[str]:
 
 
 def photograph_mlflow(storage: Path, chromium: str) -> None:
-    """A sweep's trials by setting, the sweep's own run, the comparison of its trials, and its registered models."""
+    """A sweep's trials as charts and as a table, its own run, the comparison of its trials, its registered models."""
     from mlflow import MlflowClient
     from playwright.sync_api import sync_playwright
 
@@ -95,6 +95,7 @@ def photograph_mlflow(storage: Path, chromium: str) -> None:
     sweep_id = sweep.data.tags["ccim.sweep"]
     pages = {
         "mlflow_charts.png": (f"{of_experiment}/runs?compareRunsMode=CHART&viewStateShareKey={sweep_id}", None),
+        "mlflow_table.png": (f"{of_experiment}/runs?compareRunsMode=TABLE&viewStateShareKey={sweep_id}", None),
         "mlflow_run.png": (f"{of_experiment}/runs/{sweep.info.run_id}", None),
         "mlflow_compare.png": (f"#/compare-runs?{compared}", _compare_by_size),
         "mlflow_models.png": (f"#/models/confounded_scenes.dict_size.{sweep_id}", None),

@@ -9,7 +9,7 @@ from rich.table import Table
 from ccim_ray import console
 from ccim_ray.command_line import run
 from ccim_ray.errors import RequestError
-from ccim_ray.progress_view import ProgressView, StageProgress, duration
+from ccim_ray.progress_view import ProgressView, StageProgress, duration, score_line
 
 
 @pytest.fixture(autouse=True)
@@ -120,3 +120,10 @@ def test_the_view_shows_stages_that_ended_and_that_run():
 @pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (205, "3:25"), (7500, "2:05:00")])
 def test_durations_are_short(seconds, text):
     assert duration(seconds) == text
+
+
+def test_scores_of_a_trial_begin_with_the_one_that_chooses_and_hold_nothing_else():
+    metrics = {"test_do/accuracy": 0.458, "test_do/worst_group": 0.2, "val/loss": 0.7, "val/accuracy": 0.75}
+    assert score_line(metrics) == "accuracy val 75.00%, test_do 45.80%"
+    assert score_line({"test/mAP": 0.3, "val/mAP": 0.25, "val/AP/Peace": 0.1}) == "mAP val 25.00%, test 30.00%"
+    assert score_line({}) == ""

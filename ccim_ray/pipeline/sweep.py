@@ -31,6 +31,7 @@ from ccim_ray.pipeline.node_loads import NodeLoads
 from ccim_ray.pipeline.preparation import load_again, prepare
 from ccim_ray.pipeline.trials import run_trials
 from ccim_ray.plan import Plan, PlannedTrial, trial_state
+from ccim_ray.progress_view import score_line
 from ccim_ray.rates import Rates, rate_of_step, rate_of_training
 from ccim_ray.recording import Recorder, run_title
 from ccim_ray.reports.preview_report import preview_report
@@ -268,8 +269,7 @@ def _outcome(trial: Trial, reason: str | None) -> str:
         return "ended without a result"
     if result.status == "diverged":
         return f"diverged at step {result.diverged_at_step}"
-    scores = [f"{name} {value:.2%}" for name, value in result.metrics.items() if name.endswith(("/accuracy", "/mAP"))]
-    return f"{', '.join(scores)} ({result.seconds:.1f} s)"
+    return f"{score_line(result.metrics)} ({result.seconds:.1f} s)"
 
 
 def _state(planned: PlannedTrial) -> tuple[str, str | None]:

@@ -1,4 +1,8 @@
-"""A sweep on several hosts with addresses of their own: submitted with a token, and one worker is cut off."""
+"""A sweep on several hosts with addresses of their own: submitted with a token, and one worker is cut off.
+
+Once on a folder of the local disk that all of them see, once on GlusterFS, a network file system whose servers and
+clients are programs: there each host has a client of its own, which is cut off together with its host.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -37,6 +42,18 @@ print(json.dumps([
 """
 
 
+SERVE_FILES = """
+set -e
+for own in /var/lib/glusterd /var/log/glusterfs /run; do mount -t tmpfs tmpfs "$own"; done
+mkdir -p /run/gluster
+glusterd
+until gluster pool list > /dev/null 2>&1; do sleep 0.5; done
+gluster --mode=script volume create shared "$0:$1" force
+gluster --mode=script volume start shared
+exec sleep infinity
+"""
+
+
 def program(name: str) -> str:
     """A server's program, from the path or from where Debian puts it. Skips the test where there is none."""
     debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
@@ -51,8 +68,33 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("needs root and iproute2")
     pytest.importorskip("psycopg2")
-    with Hosts(("head", "worker1", "worker2", "tracking", "laptop"), tmp_path) as hosts:
+    with Hosts(("head", "worker1", "worker2", "tracking", "laptop", "files"), tmp_path) as hosts:
         yield hosts
+
+
+@dataclass(frozen=True)
+class SharedFolder:
+    """A folder of all hosts: its path on those that ran ``mount``, and where this process finds the same files."""
+
+    path: Path
+    mount: str
+    seen_at: Path
+
+
+@pytest.fixture(params=["local disk", "GlusterFS"])
+def shared(request: pytest.FixtureRequest, hosts: Hosts, tmp_path: Path) -> SharedFolder:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    if request.param == "local disk":
+        return SharedFolder(folder, "true", folder)
+    for needed in ("glusterd", "gluster", "mount.glusterfs"):
+        program(needed)
+    brick, address = tmp_path / "brick", hosts.address("files")
+    brick.mkdir()
+    hosts.start("files", "sh", "-c", SERVE_FILES, address, str(brick))
+    try_out = f"mount -t glusterfs {address}:/shared {folder} && touch {folder}/a"
+    wait_until(lambda: hosts.run("files", "sh", "-c", try_out).returncode == 0, 120, "GlusterFS to answer")
+    return SharedFolder(folder, f"mount -t glusterfs {address}:/shared {folder}", brick)
 
 
 @pytest.fixture
@@ -85,7 +127,7 @@ def tracking_uri(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def cluster(hosts: Hosts, tmp_path: Path) -> dict[str, str]:
+def cluster(hosts: Hosts, shared: SharedFolder) -> dict[str, str]:
     """A head that trains nothing and two workers; the environment of who may submit to it."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
     token["PATH"] = f"{BIN}:{os.environ['PATH']}"  # a submitted `python` is the head's
@@ -94,7 +136,7 @@ def cluster(hosts: Hosts, tmp_path: Path) -> dict[str, str]:
     temporary = Path(f"/tmp/{hosts.prefix}")  # short: names of sockets have a limit
     temporary.mkdir()
     # Each host has one of its own there. Shared, one node would clear away the working folder of another's job.
-    ray = ["sh", "-c", f'mount -t tmpfs tmpfs {temporary} && exec "$@"', "sh", *ray]
+    ray = ["sh", "-c", f'mount -t tmpfs tmpfs {temporary} && {shared.mount} && exec "$@"', "sh", *ray]
     as_head = ["--head", "--port=6379", f"--node-ip-address={address}", f"--dashboard-host={address}", "--num-cpus=0"]
     hosts.start("head", *ray, *as_head, f"--temp-dir={temporary}", environment=token)
     hosts.wait_until_open("head", 8265, 180)
@@ -105,15 +147,15 @@ def cluster(hosts: Hosts, tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_sweep_ends_right_though_a_worker_is_cut_off(
-    hosts: Hosts, cluster: dict[str, str], tracking_uri: str, tmp_path: Path
+    hosts: Hosts, cluster: dict[str, str], tracking_uri: str, shared: SharedFolder
 ) -> None:
-    storage = tmp_path / "storage"  # a folder that all hosts see
+    storage, seen = shared.path / "storage", shared.seen_at / "storage"
     job = ["python", "jobs/sweep_dict_size.py", *SWEEP, "--storage", str(storage), "--tracking-uri", tracking_uri]
     submit = [str(BIN / "ray"), "job", "submit", "--working-dir", str(ROOT), "--submission-id", "sweep", "--no-wait"]
     without_token = {**cluster, "RAY_AUTH_TOKEN": "f" * 64}
     refused = hosts.run("laptop", *submit, "--", *job, environment=without_token)
     assert refused.returncode != 0
-    assert not storage.exists()
+    assert not seen.exists()
 
     accepted = hosts.run("laptop", *submit, "--", *job, environment=cluster)
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
@@ -123,7 +165,7 @@ def test_a_sweep_ends_right_though_a_worker_is_cut_off(
         return hosts.run("laptop", str(BIN / "ray"), "job", "status", "sweep", environment=cluster).stdout.lower()
 
     def ran_on() -> Counter[str]:
-        found = storage.glob("trials/*/environment.json")
+        found = seen.glob("trials/*/environment.json")
         return Counter(json.loads(path.read_text())["ccim.host"] for path in found)
 
     def is_under_way() -> bool:
