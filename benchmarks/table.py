@@ -33,7 +33,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "ccim_kernel": ("--repeats", "5", "--sizes", "256", "1024"),
     "extraction": ("--images", "1000", "--repeats", "5"),
     "training_input": ("--repeats", "5"),
-    "sweep_overhead": ("--images", "1000", "--repeats", "5"),
+    "sweep_overhead": ("--images", "1000", "--trials", "21", "--repeats", "5"),  # as many as the first sweep has
     "dictionaries": ("--repeats", "1"),
     "large_dictionary": ("--sizes", "64"),
     "head_grid": ("--sizes", "64", "256", "--images", "1500", "--repeats", "1", "--jobs", "1"),
