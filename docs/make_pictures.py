@@ -104,7 +104,8 @@ def photograph_mlflow(storage: Path, chromium: str) -> None:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         for name, (place, prepare) in pages.items():
-            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            wide = 2000 if name == "mlflow_table.png" else 1440  # a table is as wide as its columns
+            page = browser.new_page(viewport={"width": wide, "height": 900})
             page.goto(f"{address}/{place}")
             page.wait_for_timeout(6000)
             _click(page, "mlflow.assistant.chat_panel.close")

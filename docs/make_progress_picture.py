@@ -27,7 +27,7 @@ from rich.text import Text
 
 ROOT = Path(__file__).parents[1]
 PICTURE = Path(__file__).parent / "pictures" / "progress.png"
-ROWS, COLUMNS = 40, 112
+ROWS, COLUMNS = 40, 118
 
 COUNTS = re.compile(r"(\d+) done · (\d+) running · (\d+) waiting")
 PIECE = re.compile(r"\x1b\[(\d*)A|(\x1b\[2K)|(\n)|(\x1b\[[\d;]*m)|\x1b\[[?\d;]*[A-Za-z]|([^\x1b\n\r]+)")
