@@ -41,11 +41,12 @@ test-all: $(INSTALLED)  ## Every test but chaos, half an hour on two cores; thos
 chaos: $(INSTALLED)  ## Kill, starve and damage running sweeps in every way; prints a table of what was lost
 	CHAOS_TABLE=runs/chaos.md $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder -m chaos --timeout 1800 tests/chaos
 
-cluster-test: $(INSTALLED)  ## Sweeps over several hosts or nodes, one cut off; needs root, iproute2, PostgreSQL
+cluster-test: $(INSTALLED)  ## Sweeps over several hosts or nodes, one cut off; needs root, iproute2, PostgreSQL, GlusterFS
 	@test "$$(id -u)" = 0 || { echo "error: cluster-test makes network namespaces: run it as root" >&2; exit 2; }
 	@command -v ip > /dev/null || { echo "error: the program ip is missing; on Debian: apt install iproute2" >&2; exit 2; }
 	@PATH="$$PATH:$$(printf '%s:' /usr/lib/postgresql/*/bin)"; command -v initdb > /dev/null && command -v postgres > /dev/null \
 		|| { echo "error: initdb and postgres are missing; on Debian: apt install postgresql" >&2; exit 2; }
+	@command -v glusterd > /dev/null || { echo "error: glusterd is missing; on Debian: apt install glusterfs-server" >&2; exit 2; }
 	$(BIN)/python -m pytest -m cluster --timeout 1800 tests/cluster tests/deploy tests/pipeline/test_joining_nodes.py
 
 lint: $(INSTALLED)  ## Style of the code

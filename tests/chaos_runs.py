@@ -181,4 +181,5 @@ def assert_logged_once(uri: str, storage: Path, parents: int = 1, at_once: int =
                 assert max(steps.values()) <= at_once, name
             else:  # a mean is logged again where a trial was still to come, and never twice with one value
                 assert (list(steps), len({point.value for point in history})) == ([0], len(history)), name
-    return f"{len(of_kind['trial'])} runs, {points} points, each once"
+    number = len(of_kind["trial"])
+    return f"{number} run{'s' if number > 1 else ''}, {points} points, each once"

@@ -22,7 +22,7 @@ SHARE_A_PROCESS = ("pipeline", "cluster")
 
 
 def pytest_collection_modifyitems(items):
-    """Where tests run in several processes (`pytest -n 2 --dist loadgroup`), a file stays in one."""
+    """Where tests run in several processes (`pytest -n N --dist loadgroup`), a file stays in one."""
     for item in items:
         folder = item.path.parent.name
         group = folder if folder in SHARE_A_PROCESS else str(item.path)

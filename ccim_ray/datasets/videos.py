@@ -34,6 +34,9 @@ _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 # that it guessed it does not say of pictures drawn from the guess.
 _DECODING = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
 
+_VERSION = 2
+"""Of how frames are decoded: raised where other frames come out of the same video. 2: nothing is guessed."""
+
 _ENDS = 65_536
 
 
@@ -53,7 +56,8 @@ class VideoHeader:
     Attributes:
         width, height: of the coded picture in pixels; a rotation or a pixel that is not square is not applied.
         frames: no frame has this number or a higher one; None where the header does not say.
-        identity: 16 hexadecimal digits of a sha256 over the size, the first and the last 64 KiB of the file.
+        identity: 16 hexadecimal digits of a sha256 over the version of decoding, and the file's size, first and last
+            64 KiB.
     """
 
     width: int
@@ -125,7 +129,7 @@ def _identity(path: Path, whole: bool = False) -> str:
     try:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            digest = hashlib.sha256(f"{size} ".encode())
+            digest = hashlib.sha256(f"{_VERSION} {size} ".encode())
             digest.update(stream.read(_ENDS))
             while whole and stream.read(1 << 24):
                 pass

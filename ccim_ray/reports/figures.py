@@ -105,12 +105,11 @@ def confusion_matrix(counts_KK: npt.NDArray[np.int64], categories: Sequence[str]
     axes.set_xticks(places, categories, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(places, [f"{name}  ({total})" for name, total in zip(categories, totals_K, strict=True)])
     _head(figure, title)
-    axes.set_xlabel("recognised")
+    axes.set_xlabel("recognised (% of the true category)" if annotated else "recognised")
     axes.set_ylabel("true (subjects)")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if annotated:
-        axes.set_xlabel("recognised (% of the true category)")
         for (row, column), share in np.ndenumerate(shares_KK):
             if np.isfinite(share):
                 colour = "white" if share > 0.5 else "#222222"

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,14 +128,13 @@ def tracking_uri(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def cluster(hosts: Hosts, shared: SharedFolder) -> dict[str, str]:
+def cluster(hosts: Hosts, shared: SharedFolder) -> Iterator[dict[str, str]]:
     """A head that trains nothing and two workers; the environment of who may submit to it."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
     token["PATH"] = f"{BIN}:{os.environ['PATH']}"  # a submitted `python` is the head's
     address = hosts.address("head")
     ray = [str(BIN / "ray"), "start", "--block"]
-    temporary = Path(f"/tmp/{hosts.prefix}")  # short: names of sockets have a limit
-    temporary.mkdir()
+    temporary = Path(tempfile.mkdtemp(prefix="ccim", dir="/tmp"))  # short: names of sockets have a limit
     # Each host has one of its own there. Shared, one node would clear away the working folder of another's job.
     ray = ["sh", "-c", f'mount -t tmpfs tmpfs {temporary} && {shared.mount} && exec "$@"', "sh", *ray]
     as_head = ["--head", "--port=6379", f"--node-ip-address={address}", f"--dashboard-host={address}", "--num-cpus=0"]
@@ -143,7 +143,8 @@ def cluster(hosts: Hosts, shared: SharedFolder) -> dict[str, str]:
     for name in ("worker1", "worker2"):
         own = ["--num-cpus=1", f"--node-ip-address={hosts.address(name)}"]
         hosts.start(name, *ray, f"--address={address}:6379", *own, environment=token)
-    return token | {"RAY_API_SERVER_ADDRESS": f"http://{address}:8265"}
+    yield token | {"RAY_API_SERVER_ADDRESS": f"http://{address}:8265"}
+    temporary.rmdir()  # empty here: what the hosts wrote lay in file systems of their own
 
 
 def test_a_sweep_ends_right_though_a_worker_is_cut_off(

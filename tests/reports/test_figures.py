@@ -149,6 +149,15 @@ def test_a_confusion_matrix_is_darkest_where_the_counts_are(tmp_path):
     assert ((dark_empty[..., 2] > 90) & (dark_empty[..., 0] < 20)).sum() < dark.sum() / 2
 
 
+def test_many_categories_have_a_bar_of_colours_instead_of_numbers(tmp_path):
+    """Its darkest end is at the top right, where a matrix of sound answers is pale."""
+    for size, has_bar in ((2, False), (26, True)):
+        confusion_matrix(10 * np.eye(size, dtype=int), [f"c{n}" for n in range(size)], tmp_path / "c.png")
+        picture = pixels(tmp_path / "c.png")
+        corner = picture[: picture.shape[0] // 3, picture.shape[1] * 17 // 20 :]
+        assert ((corner[..., 2] > 90) & (corner[..., 0] < 20)).any() == has_bar
+
+
 def test_a_long_note_takes_lines_and_leaves_the_matrix_its_size(tmp_path):
     counts_KK = np.array([[9, 1], [0, 10]])
     note = "caer_net is approximate: " + "face hidden by an ellipse, its context pooled by a sum; " * 5
