@@ -39,7 +39,7 @@ test-all: $(INSTALLED)  ## Every test but chaos, half an hour on two cores; thos
 	$(BIN)/python -m pytest -m 'not (chaos and slow)'
 
 chaos: $(INSTALLED)  ## Kill, starve and damage running sweeps in every way; prints a table of what was lost
-	CHAOS_TABLE=runs/chaos.md $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder -m chaos --timeout 1800 tests/chaos
+	CHAOS_TABLE=runs/chaos.md $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m chaos --timeout 1800 tests/chaos
 
 cluster-test: $(INSTALLED)  ## Sweeps over several hosts or nodes, one cut off; needs root, iproute2, PostgreSQL, GlusterFS
 	@test "$$(id -u)" = 0 || { echo "error: cluster-test makes network namespaces: run it as root" >&2; exit 2; }
